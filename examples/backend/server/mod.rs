@@ -1,0 +1,181 @@
+//! A back end to hold clients against: logins, short-lived access tokens, refresh tokens in a database.
+//!
+//! The `backend` example runs it as a program; other examples and the tests include this module and
+//! steer it at run time (`expire_access_tokens`, `set_round`, …), which makes rare moments repeatable.
+
+// Each program that includes this module uses a part of it.
+#![allow(dead_code)]
+
+mod app;
+mod guard;
+mod listen;
+mod logins;
+mod pace;
+mod passwords;
+mod refusal;
+mod routes;
+mod secrets;
+mod stats;
+mod store;
+mod tokens;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use serde::Serialize;
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use app::App;
+pub use pace::Round;
+pub use stats::Stats;
+
+/// What the command line of the `backend` example says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Port on 127.0.0.1; 0 takes a free one.
+    pub port: u16,
+    /// The database's file; in memory if `None`.
+    pub db: Option<PathBuf>,
+    pub access_ttl: Duration,
+    pub refresh_ttl: Duration,
+    /// How long the answer of a reissue is kept back. Its work is done on arrival.
+    pub reissue_delay: Duration,
+    pub reissue_mode: ReissueMode,
+    /// The code for an access token that has expired or was superseded.
+    pub expired_code: String,
+    /// Each refresh token works once; using it again ends its family.
+    pub rotate: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            port: 0,
+            db: None,
+            access_ttl: Duration::from_secs(2),
+            refresh_ttl: Duration::from_secs(14 * 24 * 60 * 60),
+            reissue_delay: Duration::ZERO,
+            reissue_mode: ReissueMode::Ok,
+            expired_code: "T-002".to_owned(),
+            rotate: false,
+        }
+    }
+}
+
+/// How reissues end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReissueMode {
+    /// With new tokens.
+    #[default]
+    Ok,
+    /// Refused, as if the refresh token were dead.
+    Fail,
+    /// With a fault of the server.
+    Error,
+    /// With access tokens that have expired already.
+    Dead,
+}
+
+/// Somebody who can log in.
+#[derive(Clone, Debug, Serialize)]
+pub struct User {
+    pub id: String,
+    pub email: String,
+    pub password: String,
+}
+
+/// A running back end. Dropping it cuts its connections; [`Backend::shutdown`] lets answers finish.
+pub struct Backend {
+    app: Arc<App>,
+    addr: SocketAddr,
+    user: User,
+    stop: Option<oneshot::Sender<()>>,
+    server: JoinHandle<()>,
+}
+
+impl Backend {
+    /// Listens on loopback, with the demonstration user already in the database.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let port = config.port;
+        let app = Arc::new(App::open(config).await?);
+        let user = app.put_user("demo@example.com", "demo-password").await?;
+        let listener =
+            listen::bind(port).with_context(|| format!("can't listen on port {port}"))?;
+        let addr = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel();
+        let server = tokio::spawn(listen::serve(listener, routes::router(&app), stopped));
+        Ok(Self {
+            app,
+            addr,
+            user,
+            stop: Some(stop),
+            server,
+        })
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn base(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The demonstration user.
+    pub fn user(&self) -> &User {
+        &self.user
+    }
+
+    /// Adds a user, or gives the one with this e-mail address a new password.
+    pub async fn add_user(&self, email: &str, password: &str) -> anyhow::Result<User> {
+        self.app.put_user(email, password).await
+    }
+
+    /// Every access token issued until now has expired.
+    pub fn expire_access_tokens(&self) {
+        self.app.tokens.expire_all();
+    }
+
+    /// For the access tokens issued from now on.
+    pub fn set_access_ttl(&self, ttl: Duration) {
+        self.app.configure(|config| config.access_ttl = ttl);
+    }
+
+    pub fn set_reissue_mode(&self, mode: ReissueMode) {
+        self.app.configure(|config| config.reissue_mode = mode);
+    }
+
+    pub fn set_reissue_delay(&self, delay: Duration) {
+        self.app.configure(|config| config.reissue_delay = delay);
+    }
+
+    /// Begins a round, which decides when the protected routes answer; `None` goes back to answering
+    /// at once. Whatever the round before still held is let go.
+    pub fn set_round(&self, round: Option<Round>) {
+        self.app.pace.begin(round);
+    }
+
+    /// The same as `GET /stats`.
+    pub fn stats(&self) -> Stats {
+        self.app.counters.snapshot()
+    }
+
+    pub fn reset_stats(&self) {
+        self.app.counters.reset();
+    }
+
+    /// Takes no more connections, and waits for the answers under way (two seconds at most).
+    pub async fn shutdown(mut self) {
+        self.set_round(None);
+        self.stop.take();
+        // An error here is a panic or a cancelled task: stopped in either case.
+        let _ = (&mut self.server).await;
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}

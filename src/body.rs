@@ -1,0 +1,210 @@
+//! [`ResponseBody`]: the server's body as it comes, or what was read of it before, and then the rest.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+use std::task::ready;
+use std::time::Duration;
+
+use bytes::Buf;
+use bytes::Bytes;
+use bytes::BytesMut;
+use http::HeaderMap;
+use http_body::Body;
+use http_body::Frame;
+use http_body::SizeHint;
+use http_body_util::BodyExt;
+use pin_project_lite::pin_project;
+
+use crate::time::timeout;
+
+pin_project! {
+    /// The body of a response that came through the layer.
+    ///
+    /// It streams what the server sends, as it comes. Where the layer had to look at it first, what
+    /// was read comes first, then the rest: nothing is lost, an error at its end included (P10).
+    pub struct ResponseBody<B: Body> {
+        #[pin]
+        state: State<B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<B: Body> {
+        Streaming { #[pin] body: B },
+        Read { read: Read<B> },
+    }
+}
+
+/// What was read of a body, and its rest.
+pub(crate) struct Read<B: Body> {
+    data: Bytes,
+    /// The piece that went over the limit.
+    over: Bytes,
+    trailers: Option<HeaderMap>,
+    error: Option<B::Error>,
+    rest: Option<Pin<Box<B>>>,
+}
+
+impl<B: Body> ResponseBody<B> {
+    pub(crate) fn streaming(body: B) -> Self {
+        Self {
+            state: State::Streaming { body },
+        }
+    }
+
+    /// Reads on until the end, the limit, or the end of the time, whichever comes first.
+    pub(crate) async fn read(self, limit: usize, time: Duration) -> Read<B> {
+        let mut read = match self.state {
+            State::Streaming { body } => Read::new(body),
+            State::Read { read } => read,
+        };
+        read.fill(limit, time).await;
+        read
+    }
+}
+
+impl<B: Body> Read<B> {
+    fn new(body: B) -> Self {
+        Self {
+            data: Bytes::new(),
+            over: Bytes::new(),
+            trailers: None,
+            error: None,
+            rest: Some(Box::pin(body)),
+        }
+    }
+
+    /// All of it, if it was read to its end.
+    pub(crate) fn whole(&self) -> Option<&[u8]> {
+        self.is_whole().then_some(&self.data)
+    }
+
+    /// It was read to its end, which was a good one.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.rest.is_none() && self.error.is_none()
+    }
+
+    async fn fill(&mut self, limit: usize, time: Duration) {
+        let mut data = BytesMut::from(&self.data[..]);
+        // Whatever was read when the time was up is kept: it is in `data`, not in the future.
+        let _: Option<()> = timeout(time, self.pull(&mut data, limit)).await;
+        self.data = data.freeze();
+    }
+
+    async fn pull(&mut self, data: &mut BytesMut, limit: usize) {
+        while let Some(rest) = &mut self.rest
+            && self.over.is_empty()
+        {
+            match rest.frame().await {
+                None => self.rest = None,
+                Some(Err(error)) => {
+                    self.error = Some(error);
+                    self.rest = None;
+                }
+                Some(Ok(frame)) => match into_bytes(frame).into_data() {
+                    Ok(piece) if piece.len() > limit.saturating_sub(data.len()) => self.over = piece,
+                    Ok(piece) => data.extend_from_slice(&piece),
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
+            }
+        }
+    }
+
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        for piece in [&mut self.data, &mut self.over] {
+            if !piece.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(piece)))));
+            }
+        }
+        if let Some(trailers) = self.trailers.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match &mut self.rest {
+            Some(rest) => poll_frame(rest.as_mut(), cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_empty()
+            && self.over.is_empty()
+            && self.trailers.is_none()
+            && self.error.is_none()
+            && self.rest.as_ref().is_none_or(|rest| rest.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read = (self.data.len() + self.over.len()) as u64;
+        let mut hint = match (&self.rest, &self.error) {
+            (Some(rest), _) => rest.size_hint(),
+            (None, None) => SizeHint::with_exact(0),
+            (None, Some(_)) => SizeHint::default(),
+        };
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(read));
+        }
+        hint.set_lower(hint.lower().saturating_add(read));
+        hint
+    }
+}
+
+impl<B: Body> From<Read<B>> for ResponseBody<B> {
+    fn from(read: Read<B>) -> Self {
+        Self {
+            state: State::Read { read },
+        }
+    }
+}
+
+impl<B: Body> Body for ResponseBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self.project().state.project() {
+            StateProj::Streaming { body } => poll_frame(body, cx),
+            StateProj::Read { read } => read.next(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.state {
+            State::Streaming { body } => body.is_end_stream(),
+            State::Read { read } => read.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.state {
+            State::Streaming { body } => body.size_hint(),
+            State::Read { read } => read.size_hint(),
+        }
+    }
+}
+
+impl<B: Body> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").finish_non_exhaustive()
+    }
+}
+
+fn poll_frame<B: Body>(
+    body: Pin<&mut B>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    let frame = ready!(body.poll_frame(cx));
+    Poll::Ready(frame.map(|frame| frame.map(into_bytes)))
+}
+
+fn into_bytes<D: Buf>(frame: Frame<D>) -> Frame<Bytes> {
+    frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
+}

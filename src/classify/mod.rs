@@ -1,0 +1,72 @@
+//! Which answers say that the token is no good.
+//!
+//! A classifier is asked about the head of each response, and about a body only where it asks for
+//! one ([`Verdict::Inspect`]), up to a limit. It is called on the path of every request: it must be
+//! quick, and it cannot wait.
+
+mod default;
+mod error_codes;
+mod function;
+mod or;
+
+pub use default::DefaultClassifier;
+pub use error_codes::ErrorCodes;
+pub use function::ClassifyFn;
+pub use function::classify_fn;
+pub use or::Or;
+
+use http::HeaderMap;
+use http::StatusCode;
+
+use crate::error::ConfigError;
+
+/// Reads an answer of the server.
+///
+/// A classifier that panics counts as [`Verdict::Accept`] for that one response.
+pub trait Classify {
+    /// Judges the head of a response.
+    fn classify(&self, status: StatusCode, headers: &HeaderMap) -> Verdict;
+
+    /// Judges a response whose head gave [`Verdict::Inspect`]: `body` is all of it, or `None` where
+    /// it could not be read whole within the limits on bytes and time.
+    ///
+    /// The caller is given the body whole afterwards, whatever the verdict.
+    fn inspect(&self, status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>) -> Verdict {
+        let _ = (status, headers, body);
+        Verdict::Abstain
+    }
+
+    /// Says what is wrong with the configuration; called when the layer is given the classifier.
+    ///
+    /// # Errors
+    ///
+    /// When this classifier could never work as it is meant to.
+    fn check(&self) -> Result<(), ConfigError> {
+        Ok(())
+    }
+
+    /// Asks `other` where this one abstains.
+    fn or<C: Classify>(self, other: C) -> Or<Self, C>
+    where
+        Self: Sized,
+    {
+        Or::new(self, other)
+    }
+}
+
+/// What an answer means for the token it was sent with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It says nothing against the token. Nobody else is asked.
+    Accept,
+    /// This classifier does not know; the next one is asked, and where there is none, the response
+    /// is accepted.
+    Abstain,
+    /// The session is over: there is no point in a reissue.
+    EndSession,
+    /// The body has to be seen first. From [`Classify::inspect`] it means the same as `Abstain`.
+    Inspect,
+    /// The token is no good: refresh it, and send the request again.
+    Refresh,
+}

@@ -1,0 +1,457 @@
+//! One attempt: the transaction with the store and the issuer, in a task of its own.
+//!
+//! Gate, then the store once more, then adopt or reissue, then *save, then publish*, then settle.
+//! Up to the answer of the issuer a login or logout stops it at once; from there on it runs to its
+//! end, so that no token that was handed out is lost.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::Either;
+use futures_util::future::select;
+use tokio::sync::OwnedMutexGuard;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::Instrument;
+use tracing::Span;
+use tracing::field;
+
+use super::Coordinator;
+use super::Gate;
+use super::Offer;
+use super::Outcome;
+use super::Running;
+use super::state::Cause;
+use super::state::Failure;
+use super::state::Settled;
+use super::state::Start;
+use super::stats::count;
+use crate::error::EndReason;
+use crate::error::Kind;
+use crate::error::RefreshError;
+use crate::reissue::ReissueError;
+use crate::reissue::ReissueErrorKind;
+use crate::reissue::ReissueRequest;
+use crate::time::timeout;
+use crate::token::RefreshToken;
+use crate::token::TokenSet;
+
+tokio::task_local! {
+    /// The coordinator whose reissue this task is in.
+    static REISSUING: usize;
+}
+
+/// Is the caller a part of the reissue of this coordinator?
+pub(super) fn is_reissuing(coordinator: &Coordinator) -> bool {
+    REISSUING.try_with(|id| *id == id_of(coordinator)).unwrap_or(false)
+}
+
+fn id_of(coordinator: &Coordinator) -> usize {
+    std::ptr::from_ref(coordinator).addr()
+}
+
+/// How an attempt comes to its end.
+#[derive(Debug)]
+enum Completion {
+    Ended(RefreshError),
+    Failed(RefreshError, Option<Duration>),
+    Installed(Fetched, bool),
+    Loaded(Option<TokenSet>),
+    Refused(RefreshError),
+    Saved(bool),
+    Unchanged,
+}
+
+/// Tokens that nobody uses yet.
+#[derive(Debug, Clone)]
+struct Fetched {
+    tokens: TokenSet,
+    from: From,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    Issuer,
+    /// From an offer: the store may not have them.
+    Offer,
+    Store,
+}
+
+/// Settles its attempt whatever becomes of the task: when it panics, is dropped, or is never run.
+pub(super) struct Guard {
+    coordinator: Arc<Coordinator>,
+    start: Start,
+    outcome: watch::Receiver<Option<Outcome>>,
+    on_drop: Option<Completion>,
+    began: Instant,
+    span: Span,
+}
+
+/// Runs one attempt to its end.
+pub(super) async fn run(guard: Guard, gate: Gate) {
+    let span = guard.span.clone();
+    transact(guard, gate).instrument(span).await;
+}
+
+async fn transact(mut guard: Guard, gate: Gate) {
+    let superseded = superseded(guard.outcome.clone());
+    // The gate stays closed until the outcome is saved and settled.
+    let prepared = match select(pin!(prepare(&mut guard, gate)), pin!(superseded)).await {
+        Either::Left((prepared, _)) => Some(prepared),
+        Either::Right(_) => None,
+    };
+    match prepared {
+        Some((_permit, Ok(fetched))) => guard.commit(fetched).await,
+        Some((_permit, Err(completion))) => guard.conclude(completion).await,
+        None => guard.disarm(),
+    }
+}
+
+/// Ends when a login or a logout has settled this attempt. Abandoning it is no reason to stop: its
+/// result may still count.
+async fn superseded(mut outcome: watch::Receiver<Option<Outcome>>) {
+    let is_over = |outcome: &Option<Outcome>| {
+        matches!(outcome, Some(Err(error)) if error.is_session_ended())
+    };
+    if outcome.wait_for(is_over).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+type Prepared = Result<Fetched, Completion>;
+
+async fn prepare(guard: &mut Guard, gate: Gate) -> (Option<OwnedMutexGuard<()>>, Prepared) {
+    let limit = guard.coordinator.settings.store_timeout * 2;
+    match guard.coordinator.enter(gate, limit).await {
+        Ok(permit) => (Some(permit), guard.fetch().await),
+        Err(error) => (None, Err(Completion::Failed(error, None))),
+    }
+}
+
+impl Guard {
+    pub(super) fn new(
+        coordinator: Arc<Coordinator>,
+        start: Start,
+        outcome: watch::Receiver<Option<Outcome>>,
+    ) -> Self {
+        let on_drop = match start.cause {
+            Cause::Login => Completion::Saved(false),
+            _ => Completion::Failed(RefreshError::new(Kind::NotStarted), None),
+        };
+        let span = tracing::info_span!(
+            "token_refresh",
+            attempt = start.number,
+            cause = ?start.cause,
+            outcome = field::Empty,
+            waiters = field::Empty,
+            elapsed_ms = field::Empty,
+        );
+        Self {
+            coordinator,
+            start,
+            outcome,
+            on_drop: Some(on_drop),
+            began: Instant::now(),
+            span,
+        }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.start.number
+    }
+
+    /// Settles at once with a failure.
+    pub(super) fn fail(mut self, error: RefreshError) {
+        self.finish(Completion::Failed(error, None));
+    }
+
+    /// The tokens of a login are published, saved or not.
+    pub(super) fn finish_login(mut self, saved: bool) {
+        self.finish(Completion::Saved(saved));
+    }
+
+    /// Somebody else has settled it.
+    fn disarm(mut self) {
+        self.on_drop = None;
+    }
+
+    /// Everything up to the new tokens.
+    async fn fetch(&mut self) -> Prepared {
+        match self.start.cause {
+            Cause::End(reason) => self.reread().await.and_then(|newer| {
+                newer.ok_or_else(|| Completion::Ended(RefreshError::ended(reason)))
+            }),
+            Cause::Load => self.load().await,
+            Cause::Login => Err(Completion::Saved(false)),
+            Cause::Reissue => self.renew().await,
+        }
+    }
+
+    async fn load(&mut self) -> Prepared {
+        match self.coordinator.load().await {
+            Err(error) => Err(Completion::Failed(error, None)),
+            Ok(None) if self.coordinator.settings.self_sufficient => self.reissue(None).await,
+            Ok(tokens) => Err(Completion::Loaded(tokens)),
+        }
+    }
+
+    /// Adopts what somebody else has fetched, or reissues.
+    async fn renew(&mut self) -> Prepared {
+        if self.coordinator.lock().state.stamp() != self.start.stamp {
+            return Err(Completion::Unchanged);
+        }
+        match self.reread().await? {
+            Some(newer) if !has_expired(&newer.tokens) => Ok(newer),
+            Some(newer) => self.reissue(Some(newer.tokens)).await,
+            None => self.reissue(self.coordinator.tokens()).await,
+        }
+    }
+
+    /// Newer tokens than ours, if there are any to be had without the issuer.
+    async fn reread(&self) -> Result<Option<Fetched>, Completion> {
+        let (offer, dirty) = self.coordinator.with(|inner, _| (inner.take_offer(), inner.dirty));
+        if let Some(tokens) = offer {
+            return Ok(Some(Fetched { tokens, from: From::Offer }));
+        }
+        if dirty {
+            // What the store holds may be older than ours.
+            return Ok(None);
+        }
+        let stored = self.coordinator.load().await.map_err(|error| Completion::Failed(error, None))?;
+        let ours = self.coordinator.tokens();
+        let is_news = |stored: &TokenSet| !ours.is_some_and(|ours| ours.same_tokens(stored));
+        Ok(stored.filter(is_news).map(|tokens| Fetched { tokens, from: From::Store }))
+    }
+
+    async fn reissue(&mut self, current: Option<TokenSet>) -> Prepared {
+        let begun = self.coordinator.with(|inner, now| inner.state.begin_reissue(self.number(), now));
+        begun.map_err(|error| Completion::Failed(error, None))?;
+        count(&self.coordinator.counters.reissues);
+        // Dropped from here on, nobody can say what became of the refresh token.
+        self.on_drop = Some(Completion::Failed(RefreshError::new(Kind::Interrupted), None));
+        match self.ask(ReissueRequest::new(current.clone())).await {
+            Ok(tokens) => self.accept(tokens, current).await,
+            Err(error) => self.explain(error, current).await,
+        }
+    }
+
+    /// Calls the reissuer, with a deadline; a panic is an unknown outcome.
+    async fn ask(&self, request: ReissueRequest) -> Result<TokenSet, ReissueError> {
+        let coordinator = &*self.coordinator;
+        let call = async { coordinator.reissue.reissue(request).await };
+        let call = REISSUING.scope(id_of(coordinator), AssertUnwindSafe(call).catch_unwind());
+        match timeout(coordinator.settings.reissue_timeout, call).await {
+            Some(Ok(answer)) => answer,
+            Some(Err(_)) => Err(ReissueError::unknown("the reissuer panicked")),
+            None => Err(ReissueError::unknown("no answer in the time allowed for a reissue")),
+        }
+    }
+
+    async fn accept(&self, tokens: TokenSet, current: Option<TokenSet>) -> Prepared {
+        let tokens = self.coordinator.with(|_, now| tokens.received(now));
+        let Some(current) = current else {
+            return Ok(Fetched { tokens, from: From::Issuer });
+        };
+        if tokens.access_token().same(current.access_token()) {
+            self.keep_rotated(tokens.refresh_token().cloned(), Some(&current)).await;
+            return Err(Completion::Failed(RefreshError::new(Kind::SameToken), None));
+        }
+        let tokens = tokens.inherit(&current);
+        Ok(Fetched { tokens, from: From::Issuer })
+    }
+
+    /// What the issuer's refusal, or its silence, means for the session.
+    async fn explain(&self, error: ReissueError, current: Option<TokenSet>) -> Prepared {
+        let kind = match error.kind {
+            ReissueErrorKind::Misconfigured => Kind::Misconfigured,
+            ReissueErrorKind::Transient => Kind::Transient,
+            ReissueErrorKind::Unknown => Kind::OutcomeUnknown,
+            ReissueErrorKind::Refused => {
+                let error = RefreshError::with_source(Kind::Ended(EndReason::Refused), error);
+                // P6: only after the store has been read again.
+                return match self.reread().await? {
+                    Some(newer) => Ok(newer),
+                    None => Err(Completion::Refused(error)),
+                };
+            }
+        };
+        self.keep_rotated(error.rotated.clone(), current.as_ref()).await;
+        let retry_after = error.retry_after;
+        Err(Completion::Failed(RefreshError::with_source(kind, error), retry_after))
+    }
+
+    /// An answer that was of no use otherwise may have rotated the refresh token.
+    async fn keep_rotated(&self, rotated: Option<RefreshToken>, current: Option<&TokenSet>) {
+        let (Some(rotated), Some(current)) = (rotated, current) else {
+            return;
+        };
+        let kept = self.coordinator.with(|inner, _| {
+            let counts = inner.state.counts(self.start.number);
+            if counts {
+                let tokens = current.rotated(rotated);
+                inner.put(&self.coordinator.settings.attach, Some(tokens), true);
+            }
+            counts
+        });
+        if kept {
+            let written = self.coordinator.write_truth().await;
+            // Told, and made good later; the attempt has failed anyway.
+            drop(self.coordinator.report_write(written));
+        }
+    }
+
+    /// Saves, then publishes, then settles (P13). Called with the gate held.
+    async fn commit(mut self, fetched: Fetched) {
+        self.on_drop = Some(Completion::Installed(fetched.clone(), false));
+        if !self.coordinator.lock().state.counts(self.start.number) {
+            self.coordinator.offer(&self.start, fetched.tokens);
+            return self.disarm();
+        }
+        let saved = match fetched.from {
+            From::Store => Ok(()),
+            From::Issuer | From::Offer => self.coordinator.save(&fetched.tokens).await,
+        };
+        let tokens = fetched.tokens.clone();
+        if self.finish(Completion::Installed(fetched, saved.is_ok())) {
+            // Told, and made good later: the tokens are in use from memory.
+            drop(self.coordinator.report_write(saved));
+        } else {
+            // A login, a logout or a successor was faster: what was just saved is not the truth.
+            self.coordinator.offer(&self.start, tokens);
+            self.set_right().await;
+        }
+    }
+
+    /// Settles without new tokens. Called with the gate held.
+    async fn conclude(mut self, completion: Completion) {
+        let may_end = matches!(completion, Completion::Ended(_) | Completion::Refused(_));
+        if self.finish(completion) && may_end && self.coordinator.absence().is_some() {
+            self.set_right().await;
+        }
+    }
+
+    async fn set_right(&self) {
+        let written = self.coordinator.write_truth().await;
+        // Told, and made good later.
+        drop(self.coordinator.report_write(written));
+    }
+
+    /// Publishes and settles. `false` when the attempt no longer counts.
+    fn finish(&mut self, completion: Completion) -> bool {
+        self.on_drop = None;
+        self.coordinator.finish(self, completion)
+    }
+
+    fn record(&self, outcome: &Outcome, joined: usize) {
+        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.span.record("waiters", joined);
+        self.span.record("elapsed_ms", elapsed);
+        let _entered = self.span.enter();
+        match outcome {
+            Ok(()) => {
+                self.span.record("outcome", "ok");
+                tracing::info!("the refresh has settled");
+            }
+            Err(error) => {
+                self.span.record("outcome", field::display(error));
+                tracing::warn!(%error, "the refresh has failed");
+            }
+        }
+    }
+}
+
+impl Coordinator {
+    /// Brings the outcome of an attempt into the state, and settles those who wait for it.
+    fn finish(self: &Arc<Self>, guard: &Guard, completion: Completion) -> bool {
+        if matches!(&completion, Completion::Installed(fetched, _) if fetched.from != From::Issuer) {
+            count(&self.counters.adopted);
+        }
+        let Some((outcome, ended, running)) = self.apply(guard.start.number, completion) else {
+            return false;
+        };
+        if let Err(error) = &outcome {
+            self.counters.failed(error.kind());
+        }
+        if ended {
+            count(&self.counters.ends);
+        }
+        guard.record(&outcome, running.as_ref().map_or(0, |running| running.joined));
+        if let Some(running) = running {
+            running.outcome.send_replace(Some(outcome));
+        }
+        true
+    }
+
+    fn apply(
+        &self,
+        number: u64,
+        completion: Completion,
+    ) -> Option<(Outcome, bool, Option<Running>)> {
+        let attach = &self.settings.attach;
+        self.with(|inner, now| {
+            let facts = |tokens: &TokenSet, saved| self.facts(tokens, saved, now);
+            let (settled, tokens) = match completion {
+                Completion::Ended(error) => (Settled::Ended(error), None),
+                Completion::Failed(error, retry_after) => {
+                    let jitter = fastrand::f64();
+                    let failure = Failure { error, retry_after, jitter };
+                    (Settled::Failed(failure), None)
+                }
+                Completion::Installed(fetched, saved) => {
+                    let token = facts(&fetched.tokens, saved);
+                    (Settled::Installed(token), Some((fetched.tokens, !saved)))
+                }
+                Completion::Loaded(tokens) => {
+                    let token = tokens.as_ref().map(|tokens| facts(tokens, true));
+                    (Settled::Loaded(token), tokens.map(|tokens| (tokens, false)))
+                }
+                Completion::Refused(error) => (Settled::Refused(error), None),
+                Completion::Saved(saved) => (Settled::Saved(saved), None),
+                Completion::Unchanged => (Settled::Unchanged, None),
+            };
+            let verdict = inner.state.settle(number, settled, now)?;
+            if let Some((tokens, dirty)) = tokens {
+                inner.put(attach, Some(tokens), dirty);
+            } else if verdict.ended {
+                inner.put(attach, None, true);
+            }
+            let running = inner.running.take_if(|running| running.start.number == number);
+            Some((verdict.outcome, verdict.ended, running))
+        })
+    }
+
+    /// A late attempt's tokens: its successor takes them where the issuer refuses it (P6).
+    fn offer(&self, start: &Start, tokens: TokenSet) {
+        self.with(|inner, _| {
+            if inner.state.stamp() == start.stamp {
+                inner.offer = Some(Offer { stamp: start.stamp, tokens });
+            }
+        });
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(completion) = self.on_drop.take() {
+            let unsaved = matches!(&completion, Completion::Installed(..) | Completion::Saved(_));
+            if self.coordinator.clone().finish(self, completion) && unsaved {
+                self.coordinator.sync_later();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("start", &self.start).finish_non_exhaustive()
+    }
+}
+
+/// By the wall clock: these tokens were fetched in another process.
+fn has_expired(tokens: &TokenSet) -> bool {
+    tokens.expires_at().is_some_and(|at| at <= std::time::SystemTime::now())
+}

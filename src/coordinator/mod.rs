@@ -1,0 +1,479 @@
+//! The shared coordinator of a session: at most one attempt to refresh, any number of waiters.
+//!
+//! - What each request reads is a [`Snapshot`], without a lock.
+//! - What is decided is decided in [`state`], which is pure, under one short lock that nobody holds
+//!   while waiting (P14).
+//! - What takes time is an *attempt*: a task of its own ([`attempt`]) that no request owns, so that
+//!   dropping a request stops nothing (P3). Attempts and all writes to the store go one at a time
+//!   through a *gate*, a [`tokio::sync::Mutex`].
+//! - Each attempt settles on a [`watch`] channel of its own, so that it wakes those who wait for it
+//!   and nobody else; its outcome belongs to it and not to a generation (P5). The session's status
+//!   is told on another.
+//!
+//! An attempt that is not driven any more (its runtime stands still) cannot settle anybody. So
+//! waiters and newcomers hold its deadline themselves, and the first of them to find it passed
+//! abandons the attempt (P4).
+
+mod attempt;
+mod state;
+mod stats;
+mod status;
+mod storage;
+mod ticket;
+
+pub(crate) use state::Rules;
+pub(crate) use stats::count;
+pub use stats::FailureStats;
+pub use stats::Stats;
+pub use status::SessionStatus;
+pub(crate) use ticket::Ticket;
+
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use tokio::runtime::Handle;
+use tokio::sync::OwnedMutexGuard;
+use tokio::sync::watch;
+
+use self::attempt::Guard;
+use self::state::Admission;
+use self::state::Recovery;
+use self::state::Start;
+use self::state::State;
+use self::state::Token;
+use self::state::View;
+use self::stats::Counters;
+use crate::attach::Attach;
+use crate::error::EndReason;
+use crate::error::Kind;
+use crate::error::RefreshError;
+use crate::reissue::DynReissue;
+use crate::store::DynTokenStore;
+use crate::time::Now;
+use crate::time::timeout;
+use crate::token::Stamp;
+use crate::token::TokenSet;
+
+/// What the session was built with, beside the [`Rules`].
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) attach: Attach,
+    /// The longest an attempt can take.
+    pub(crate) attempt: Duration,
+    pub(crate) refresh_ahead: Option<Duration>,
+    pub(crate) reissue_timeout: Duration,
+    pub(crate) runtime: Option<Handle>,
+    pub(crate) self_sufficient: bool,
+    pub(crate) store_timeout: Duration,
+    pub(crate) wait_timeout: Duration,
+    pub(crate) waiter_limit: usize,
+}
+
+/// How an attempt ended, for those who waited for it.
+pub(crate) type Outcome = Result<(), RefreshError>;
+
+/// Through it goes one transaction at a time.
+type Gate = Arc<tokio::sync::Mutex<()>>;
+
+pub(crate) struct Coordinator {
+    settings: Settings,
+    store: Box<dyn DynTokenStore>,
+    reissue: Box<dyn DynReissue>,
+    snapshot: ArcSwap<Snapshot>,
+    inner: Mutex<Inner>,
+    status: watch::Sender<SessionStatus>,
+    pub(crate) counters: Counters,
+}
+
+/// What each request reads.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    view: View,
+    /// Rendered when the token was installed.
+    header: Option<HeaderValue>,
+    revision: u64,
+}
+
+/// All that is behind the lock.
+struct Inner {
+    state: State,
+    /// The truth, which the store is to hold as well.
+    tokens: Option<TokenSet>,
+    header: Option<HeaderValue>,
+    /// Grows whenever `tokens` changes.
+    revision: u64,
+    /// The store may not hold `tokens`.
+    dirty: bool,
+    /// A task is making that good.
+    syncing: bool,
+    /// Tokens of the current login that somebody else has, or a late attempt had, fetched.
+    offer: Option<Offer>,
+    running: Option<Running>,
+    gate: Gate,
+    told: SessionStatus,
+}
+
+struct Offer {
+    stamp: Stamp,
+    tokens: TokenSet,
+}
+
+/// The latest attempt's side that faces its waiters.
+struct Running {
+    start: Start,
+    outcome: watch::Sender<Option<Outcome>>,
+    joined: usize,
+}
+
+/// What a request may do now.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Nothing can be done.
+    Fail(RefreshError),
+    /// Go on with the snapshot as it is.
+    Go,
+    /// Wait for the attempt, then go on.
+    Wait(Ticket),
+}
+
+/// An attempt whose guard is made, to be spawned when the lock is released.
+struct Launch {
+    guard: Guard,
+    gate: Gate,
+}
+
+impl Coordinator {
+    pub(crate) fn new(
+        settings: Settings,
+        rules: Rules,
+        store: Box<dyn DynTokenStore>,
+        reissue: Box<dyn DynReissue>,
+    ) -> Self {
+        let state = State::new(rules);
+        let snapshot = Snapshot {
+            view: state.view(&Now::read()),
+            header: None,
+            revision: 0,
+        };
+        Self {
+            settings,
+            store,
+            reissue,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            inner: Mutex::new(Inner::new(state)),
+            status: watch::Sender::new(SessionStatus::Unloaded),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What a request that is sent now carries, if it may be sent without asking.
+    pub(crate) fn fast(&self) -> Option<(Stamp, Option<HeaderValue>)> {
+        let snapshot = self.snapshot.load();
+        let ask = snapshot.view.held || snapshot.view.recheck.passed_by_now();
+        (!ask).then(|| (snapshot.view.stamp, snapshot.header.clone()))
+    }
+
+    /// What a request that is sent now carries.
+    pub(crate) fn current(&self) -> (Stamp, Option<HeaderValue>) {
+        let snapshot = self.snapshot.load();
+        (snapshot.view.stamp, snapshot.header.clone())
+    }
+
+    /// Is this call a part of the reissue of this very session? It cannot wait for itself (P15).
+    pub(crate) fn is_reissuing_here(&self) -> bool {
+        attempt::is_reissuing(self)
+    }
+
+    /// A request wants to be sent, and the snapshot says to ask.
+    pub(crate) fn admit(self: &Arc<Self>) -> Next {
+        let (next, launch) = self.with(|inner, now| match inner.state.admit(now) {
+            Admission::Fail(error) => (Next::Fail(error), None),
+            Admission::Go => (Next::Go, None),
+            Admission::GoAndStart(start) => (Next::Go, Some(inner.begin(self, start))),
+            Admission::Join => (self.join(inner), None),
+            Admission::Start(start) => self.begin_and_join(inner, start),
+        });
+        self.launch(launch);
+        next
+    }
+
+    /// The request with this stamp was rejected: [`Next::Go`] means that there is a newer token.
+    pub(crate) fn reject(self: &Arc<Self>, stamp: Stamp, is_final: bool) -> Next {
+        if self.is_reissuing_here() {
+            return Next::Fail(RefreshError::new(Kind::WithinReissue));
+        }
+        self.recover(|state, now| state.reject(stamp, is_final, now))
+    }
+
+    /// The user asks for a refresh.
+    pub(crate) fn refresh(self: &Arc<Self>) -> Next {
+        if self.is_reissuing_here() {
+            return Next::Fail(RefreshError::new(Kind::WithinReissue));
+        }
+        self.recover(State::refresh)
+    }
+
+    /// A replay was rejected too (P2).
+    pub(crate) fn mark_rejected(&self, stamp: Stamp) {
+        self.with(|inner, _| inner.state.mark_rejected(stamp, false));
+    }
+
+    /// Why there is no token, where there is none.
+    pub(crate) fn absence(&self) -> Option<RefreshError> {
+        self.lock().state.absence()
+    }
+
+    pub(crate) fn tokens(&self) -> Option<TokenSet> {
+        self.lock().tokens.clone()
+    }
+
+    pub(crate) fn status(&self) -> &watch::Sender<SessionStatus> {
+        &self.status
+    }
+
+    /// See [`Session::login`](crate::Session::login).
+    pub(crate) async fn login(self: &Arc<Self>, tokens: TokenSet) -> Outcome {
+        let (previous, Launch { guard, gate }) = self.with(|inner, now| {
+            let tokens = tokens.received(now);
+            let start = inner.state.log_in(self.facts(&tokens, false, now), now);
+            inner.put(&self.settings.attach, Some(tokens), true);
+            (inner.running.take(), inner.begin(self, start))
+        });
+        settle_replaced(previous, EndReason::Replaced);
+        let saved = self.write_behind(gate, Some(guard.number())).await;
+        guard.finish_login(saved.is_ok());
+        self.report_write(saved)
+    }
+
+    /// See [`Session::logout`](crate::Session::logout).
+    pub(crate) async fn logout(self: &Arc<Self>) -> Outcome {
+        let (previous, gate) = self.with(|inner, _| {
+            let ended = inner.state.log_out().is_some();
+            if ended {
+                inner.put(&self.settings.attach, None, true);
+            }
+            (inner.running.take_if(|_| ended), inner.gate.clone())
+        });
+        settle_replaced(previous, EndReason::LoggedOut);
+        let cleared = self.write_behind(gate, None).await;
+        self.report_write(cleared)
+    }
+
+    /// See [`Session::adopt`](crate::Session::adopt).
+    pub(crate) async fn adopt(self: &Arc<Self>, tokens: TokenSet) -> Outcome {
+        let (stamp, gate) = self.with(|inner, _| {
+            let stamp = inner.state.stamp();
+            inner.state.may_adopt(stamp.epoch)?;
+            // A running attempt that needs them takes them from here.
+            inner.offer = Some(Offer { stamp, tokens });
+            Ok((stamp, inner.gate.clone()))
+        })?;
+        let _permit = self.enter(gate, self.settings.attempt).await?;
+        let Some(tokens) = self.with(|inner, _| inner.take_offer()) else {
+            return self.lock().state.may_adopt(stamp.epoch);
+        };
+        let saved = self.save(&tokens).await;
+        self.with(|inner, now| {
+            inner.state.may_adopt(stamp.epoch)?;
+            inner.state.adopt(self.facts(&tokens, saved.is_ok(), now));
+            inner.put(&self.settings.attach, Some(tokens), saved.is_err());
+            count(&self.counters.adopted);
+            Ok(())
+        })?;
+        self.report_write(saved)
+    }
+
+    /// Runs a rule that says how to recover, and carries out what it says.
+    fn recover(self: &Arc<Self>, rule: impl FnOnce(&mut State, &Now) -> Recovery) -> Next {
+        let (next, launch) = self.with(|inner, now| match rule(&mut inner.state, now) {
+            Recovery::Fail(error) => (Next::Fail(error), None),
+            Recovery::Replay => (Next::Go, None),
+            Recovery::Join => (self.join(inner), None),
+            Recovery::Start(start) => self.begin_and_join(inner, start),
+        });
+        self.launch(launch);
+        next
+    }
+
+    fn begin_and_join(self: &Arc<Self>, inner: &mut Inner, start: Start) -> (Next, Option<Launch>) {
+        let launch = inner.begin(self, start);
+        (self.join(inner), Some(launch))
+    }
+
+    fn join(self: &Arc<Self>, inner: &mut Inner) -> Next {
+        let Some(running) = &mut inner.running else {
+            return Next::Fail(RefreshError::new(Kind::Interrupted));
+        };
+        running.joined += 1;
+        let outcome = running.outcome.subscribe();
+        let start = &running.start;
+        match Ticket::new(self, outcome, (start.stamp.epoch, start.deadline)) {
+            Ok(ticket) => Next::Wait(ticket),
+            Err(error) => Next::Fail(error),
+        }
+    }
+
+    /// Not under the lock: a runtime that was shut down drops the task, and with it the guard, at
+    /// once.
+    fn launch(self: &Arc<Self>, launch: Option<Launch>) {
+        let Some(Launch { guard, gate }) = launch else {
+            return;
+        };
+        match self.runtime() {
+            Some(runtime) => drop(runtime.spawn(attempt::run(guard, gate))),
+            None => guard.fail(RefreshError::new(Kind::NoRuntime)),
+        }
+    }
+
+    fn runtime(&self) -> Option<Handle> {
+        self.settings.runtime.clone().or_else(|| Handle::try_current().ok())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing under the lock panics half-way through a change.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `change` under the lock, and makes known what it changed.
+    fn with<R>(&self, change: impl FnOnce(&mut Inner, &Now) -> R) -> R {
+        let now = Now::read();
+        let mut inner = self.lock();
+        let abandoned = inner.abandon_overdue(&now);
+        let result = change(&mut inner, &now);
+        self.publish(&inner, &now);
+        let tell = inner.state.status().is_some_and(|status| mem::replace(&mut inner.told, status) != status);
+        drop(inner);
+        if let Some((outcome, error)) = abandoned {
+            outcome.send_replace(Some(Err(error)));
+        }
+        if tell {
+            self.tell();
+        }
+        result
+    }
+
+    fn publish(&self, inner: &Inner, now: &Now) {
+        let view = inner.state.view(now);
+        let published = self.snapshot.load();
+        if published.view != view || published.revision != inner.revision {
+            self.snapshot.store(Arc::new(Snapshot {
+                view,
+                header: inner.header.clone(),
+                revision: inner.revision,
+            }));
+        }
+    }
+
+    /// Reads the status afresh, so that two who tell at once leave the later one standing.
+    fn tell(&self) {
+        self.status.send_if_modified(|told| {
+            let status = self.lock().told;
+            mem::replace(told, status) != status
+        });
+    }
+
+    fn facts(&self, tokens: &TokenSet, saved: bool, now: &Now) -> Token {
+        let renewable = self.settings.self_sufficient || tokens.refresh_token().is_some();
+        Token::new(tokens.lifetime(self.settings.refresh_ahead, now), renewable, saved)
+    }
+
+    /// Waits for the gate for at most `limit`: as long as those before it may take. A gate that does
+    /// not open belongs to somebody who is not driven any more, and gets a successor.
+    async fn enter(
+        &self,
+        gate: Gate,
+        limit: Duration,
+    ) -> Result<OwnedMutexGuard<()>, RefreshError> {
+        match timeout(limit, gate.clone().lock_owned()).await {
+            Some(permit) => Ok(permit),
+            None => Err(self.with(|inner, _| inner.replace_gate(&gate))),
+        }
+    }
+}
+
+impl Inner {
+    fn new(state: State) -> Self {
+        Self {
+            state,
+            tokens: None,
+            header: None,
+            revision: 0,
+            dirty: false,
+            syncing: false,
+            offer: None,
+            running: None,
+            gate: Gate::default(),
+            told: SessionStatus::Unloaded,
+        }
+    }
+
+    /// Makes the waiters' side of an attempt and its guard, before anything is spawned.
+    fn begin(&mut self, coordinator: &Arc<Coordinator>, start: Start) -> Launch {
+        let outcome = watch::Sender::new(None);
+        let guard = Guard::new(coordinator.clone(), start, outcome.subscribe());
+        self.running = Some(Running {
+            start,
+            outcome,
+            joined: 0,
+        });
+        Launch {
+            guard,
+            gate: self.gate.clone(),
+        }
+    }
+
+    fn put(&mut self, attach: &Attach, tokens: Option<TokenSet>, dirty: bool) {
+        self.header = tokens.as_ref().and_then(|tokens| attach.render(tokens.access_token()));
+        self.tokens = tokens;
+        self.revision += 1;
+        self.dirty = dirty;
+    }
+
+    fn take_offer(&mut self) -> Option<TokenSet> {
+        let offer = self.offer.take()?;
+        (offer.stamp == self.state.stamp()).then_some(offer.tokens)
+    }
+
+    fn replace_gate(&mut self, gate: &Gate) -> RefreshError {
+        if Arc::ptr_eq(&self.gate, gate) {
+            self.gate = Gate::default();
+        }
+        RefreshError::with_source(Kind::Store, "the transaction before this one does not end")
+    }
+
+    fn abandon_overdue(
+        &mut self,
+        now: &Now,
+    ) -> Option<(watch::Sender<Option<Outcome>>, RefreshError)> {
+        let (number, error) = self.state.abandon_overdue(now.instant)?;
+        self.gate = Gate::default();
+        let running = self.running.as_ref().filter(|running| running.start.number == number)?;
+        tracing::warn!(attempt = number, "the refresh is abandoned: it is past its deadline");
+        Some((running.outcome.clone(), error))
+    }
+}
+
+impl fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coordinator")
+            .field("status", &*self.status.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+fn settle_replaced(running: Option<Running>, reason: EndReason) {
+    if let Some(running) = running {
+        running.outcome.send_replace(Some(Err(RefreshError::ended(reason))));
+    }
+}

@@ -1,0 +1,636 @@
+//! Everything that can be decided about a session, decided here: events in, decisions out.
+//!
+//! No lock, no clock, no channel, no task and no token: the callers bring the time, keep the tokens
+//! and carry out what is decided. So each rule can be read, and tested, without any concurrency.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::status::SessionStatus;
+use crate::error::EndReason;
+use crate::error::Kind;
+use crate::error::RefreshError;
+use crate::time::Due;
+use crate::time::Now;
+use crate::token::Lifetime;
+use crate::token::Stamp;
+
+/// The longest wait that an issuer can ask for with `Retry-After`.
+const MOST_RETRY_AFTER: Duration = Duration::from_secs(300);
+/// How long an issuer that does not take the request as it is made is left alone.
+const MISCONFIGURED: Duration = Duration::from_secs(60);
+
+/// What the user may set.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// The longest an attempt can take: past it, it is abandoned.
+    pub(crate) attempt: Duration,
+    /// How long the same refresh token is not presented again after an unknown outcome.
+    pub(crate) quarantine: Duration,
+    /// The first and the longest cool-down after a transient failure.
+    pub(crate) cool_down: (Duration, Duration),
+    /// At most so many reissues in so long a time.
+    pub(crate) window: (u32, Duration),
+    /// The reissuer needs no refresh token, and so no login either.
+    pub(crate) self_sufficient: bool,
+}
+
+/// The state of one session.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    rules: Rules,
+    epoch: u64,
+    generation: u64,
+    login: Login,
+    attempt: Option<Attempt>,
+    last_number: u64,
+    cooling: Option<Cooling>,
+    failures: u32,
+    reissues: VecDeque<Instant>,
+}
+
+/// What is known of the login.
+#[derive(Debug, Clone)]
+enum Login {
+    /// The store has not been read yet.
+    Unloaded,
+    /// Nobody has logged in.
+    Absent,
+    /// It was logged out, or has ended: why.
+    Over(RefreshError),
+    /// There is a token.
+    Live(Token),
+}
+
+/// What matters of an access token, apart from itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Token {
+    pub(crate) lifetime: Lifetime,
+    /// A reissue can be made: there is a refresh token, or none is needed.
+    pub(crate) renewable: bool,
+    /// The store has it.
+    pub(crate) saved: bool,
+    rejected: Rejected,
+    /// A refresh ahead of expiry was refused: no further reissue is tried (P6).
+    refused: Option<RefreshError>,
+}
+
+impl Token {
+    pub(crate) fn new(lifetime: Lifetime, renewable: bool, saved: bool) -> Self {
+        Self {
+            lifetime,
+            renewable,
+            saved,
+            rejected: Rejected::No,
+            refused: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rejected {
+    No,
+    Yes,
+    /// By an answer that the classifier declares final.
+    Finally,
+}
+
+/// The running attempt, or one that was abandoned and has no successor yet.
+#[derive(Debug, Clone)]
+struct Attempt {
+    number: u64,
+    cause: Cause,
+    deadline: Instant,
+    /// New requests wait for it.
+    blocking: bool,
+    abandoned: bool,
+}
+
+/// What an attempt is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Read the store again, and end the session unless somebody has stored newer tokens.
+    End(EndReason),
+    /// Read the store for the first time.
+    Load,
+    /// Save the tokens of a login.
+    Login,
+    /// Get new tokens from the issuer.
+    Reissue,
+}
+
+/// An attempt that the caller is to start now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) number: u64,
+    pub(crate) cause: Cause,
+    pub(crate) deadline: Instant,
+    /// The token it is to replace.
+    pub(crate) stamp: Stamp,
+}
+
+/// After a failure: rejections get this error at once, until then.
+#[derive(Debug, Clone)]
+struct Cooling {
+    until: Instant,
+    error: RefreshError,
+}
+
+/// May this request be sent?
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// There is no token and the attempt to get one has just failed.
+    Fail(RefreshError),
+    /// Yes, with what there is.
+    Go,
+    /// Yes, and start a refresh in the background.
+    GoAndStart(Start),
+    /// When the running attempt has settled.
+    Join,
+    /// When the attempt that the caller now starts has settled.
+    Start(Start),
+}
+
+/// What to do about a rejection.
+#[derive(Debug)]
+pub(crate) enum Recovery {
+    /// Nothing can be done.
+    Fail(RefreshError),
+    /// Wait for the running attempt.
+    Join,
+    /// Send it again: there is a newer token already.
+    Replay,
+    /// Start this attempt and wait for it.
+    Start(Start),
+}
+
+/// How an attempt went.
+#[derive(Debug)]
+pub(crate) enum Settled {
+    /// The session is over.
+    Ended(RefreshError),
+    /// No tokens, for this reason.
+    Failed(Failure),
+    /// New tokens, from the issuer or adopted.
+    Installed(Token),
+    /// The store was read: what it held.
+    Loaded(Option<Token>),
+    /// The issuer refused the refresh token, and the store holds no newer one.
+    Refused(RefreshError),
+    /// The tokens of a login are in the store, or could not be put there.
+    Saved(bool),
+    /// Somebody had replaced the token before the attempt came to it.
+    Unchanged,
+}
+
+/// A failure and what it asks for.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: RefreshError,
+    pub(crate) retry_after: Option<Duration>,
+    /// A number in `0.0..1.0` that spreads the next tries of many sessions.
+    pub(crate) jitter: f64,
+}
+
+/// What an attempt that counted came to.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    /// For those who waited.
+    pub(crate) outcome: Result<(), RefreshError>,
+    /// The session ended by it: the store is to be cleared.
+    pub(crate) ended: bool,
+}
+
+/// What each request needs to know, for the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) stamp: Stamp,
+    /// Ask [`State::admit`] before sending.
+    pub(crate) held: bool,
+    /// Ask [`State::admit`] from this moment on.
+    pub(crate) recheck: Due,
+}
+
+impl State {
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            epoch: 0,
+            generation: 0,
+            login: Login::Unloaded,
+            attempt: None,
+            last_number: 0,
+            cooling: None,
+            failures: 0,
+            reissues: VecDeque::new(),
+        }
+    }
+
+    /// A request wants to be sent.
+    pub(crate) fn admit(&mut self, now: &Now) -> Admission {
+        let expired = self.token().is_some_and(|token| token.lifetime.expires.passed(now));
+        if let Some(attempt) = self.running() {
+            // P1: whoever finds the token expired joins the refresh ahead that is under way.
+            attempt.blocking |= expired;
+            return match attempt.blocking {
+                true => Admission::Join,
+                false => Admission::Go,
+            };
+        }
+        match &self.login {
+            Login::Unloaded => Admission::Start(self.start(Cause::Load, true, now.instant)),
+            Login::Over(_) => Admission::Go,
+            Login::Absent if self.rules.self_sufficient => match self.try_start(true, now) {
+                Ok(start) => Admission::Start(start),
+                Err(error) => Admission::Fail(error),
+            },
+            Login::Absent => Admission::Go,
+            Login::Live(token) if expired || token.rejected != Rejected::No => {
+                // In a cool-down it goes out as it is: the server decides (P5).
+                self.try_start(true, now).map_or(Admission::Go, Admission::Start)
+            }
+            Login::Live(token) if token.refused.is_none() && token.lifetime.ahead.passed(now) => {
+                self.try_start(false, now).map_or(Admission::Go, Admission::GoAndStart)
+            }
+            Login::Live(_) => Admission::Go,
+        }
+    }
+
+    /// The request with this stamp was rejected.
+    pub(crate) fn reject(&mut self, stamp: Stamp, is_final: bool, now: &Now) -> Recovery {
+        if stamp.epoch != self.epoch {
+            return Recovery::Fail(self.other_epoch(stamp));
+        }
+        self.mark_rejected(stamp, is_final);
+        let Login::Live(token) = &self.login else {
+            return Recovery::Fail(self.no_login());
+        };
+        let rejected = token.rejected != Rejected::No;
+        if let Some(attempt) = self.running() {
+            attempt.blocking |= rejected;
+            return match attempt.blocking {
+                true => Recovery::Join,
+                false => Recovery::Replay,
+            };
+        }
+        if !rejected {
+            return Recovery::Replay;
+        }
+        self.try_start(true, now).map_or_else(Recovery::Fail, Recovery::Start)
+    }
+
+    /// Remembers that this generation is no good, if it is the current one (P2).
+    pub(crate) fn mark_rejected(&mut self, stamp: Stamp, is_final: bool) {
+        let current = self.stamp() == stamp;
+        if let Login::Live(token) = &mut self.login
+            && current
+            && token.rejected != Rejected::Finally
+        {
+            token.rejected = match is_final {
+                true => Rejected::Finally,
+                false => Rejected::Yes,
+            };
+        }
+    }
+
+    /// The user asks for a refresh, whatever the token's state.
+    pub(crate) fn refresh(&mut self, now: &Now) -> Recovery {
+        if self.running().is_some() {
+            return Recovery::Join;
+        }
+        match &self.login {
+            Login::Unloaded => Recovery::Start(self.start(Cause::Load, true, now.instant)),
+            Login::Over(error) => Recovery::Fail(error.clone()),
+            Login::Absent if !self.rules.self_sufficient => {
+                Recovery::Fail(RefreshError::new(Kind::NotLoggedIn))
+            }
+            Login::Live(Token { refused: Some(error), .. }) => Recovery::Fail(error.clone()),
+            Login::Absent | Login::Live(_) => {
+                self.try_start(false, now).map_or_else(Recovery::Fail, Recovery::Start)
+            }
+        }
+    }
+
+    /// A login: the token is there at once, and is held back until it is saved (P13).
+    pub(crate) fn log_in(&mut self, token: Token, now: &Now) -> Start {
+        self.new_epoch(Login::Live(token));
+        self.generation += 1;
+        self.start(Cause::Login, true, now.instant)
+    }
+
+    /// A logout. `None` when there was nothing to log out of.
+    pub(crate) fn log_out(&mut self) -> Option<RefreshError> {
+        if matches!(self.login, Login::Over(_)) {
+            return None;
+        }
+        let error = RefreshError::ended(EndReason::LoggedOut);
+        self.new_epoch(Login::Over(error.clone()));
+        Some(error)
+    }
+
+    /// May tokens be adopted: is it still the same login?
+    pub(crate) fn may_adopt(&self, epoch: u64) -> Result<(), RefreshError> {
+        match &self.login {
+            Login::Over(error) => Err(error.clone()),
+            _ if epoch != self.epoch => Err(RefreshError::ended(EndReason::Replaced)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tokens that somebody else has fetched for the same login.
+    pub(crate) fn adopt(&mut self, token: Token) {
+        self.install(token);
+    }
+
+    /// May this attempt ask the issuer now? Adoption does not count, so it is asked this late.
+    pub(crate) fn begin_reissue(&mut self, number: u64, now: &Now) -> Result<(), RefreshError> {
+        if !self.attempt.as_ref().is_some_and(|attempt| attempt.number == number && !attempt.abandoned) {
+            return Err(RefreshError::new(Kind::WaitTimeout));
+        }
+        if self.has_lived_out(now) {
+            return Ok(());
+        }
+        self.check_window(now.instant)?;
+        self.reissues.push_back(now.instant);
+        Ok(())
+    }
+
+    /// Does the result of this attempt still count? Not after a login, a logout, an end, or the
+    /// start of its successor (P8).
+    pub(crate) fn counts(&self, number: u64) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.number == number)
+    }
+
+    /// The attempt has come to its end. `None` when it no longer counts.
+    pub(crate) fn settle(&mut self, number: u64, how: Settled, now: &Now) -> Option<Verdict> {
+        let attempt = self.attempt.take_if(|attempt| attempt.number == number)?;
+        let mut ended = false;
+        let outcome = match how {
+            Settled::Installed(token) => Ok(self.install(token)),
+            Settled::Loaded(token) => Ok(self.load(token)),
+            Settled::Saved(saved) => Ok(self.mark_saved(saved)),
+            Settled::Unchanged => Ok(()),
+            Settled::Failed(failure) => Err(self.fail(attempt.cause, failure, now.instant)),
+            Settled::Refused(error) if self.is_usable(now) => Err(self.keep_refused(&error)),
+            Settled::Refused(error) | Settled::Ended(error) => {
+                ended = true;
+                self.new_epoch(Login::Over(error.clone()));
+                Err(error)
+            }
+        };
+        Some(Verdict { outcome, ended })
+    }
+
+    /// Gives up on an attempt that is past its deadline: to be called before anything is decided.
+    /// Its late result counts as long as it has no successor.
+    pub(crate) fn abandon_overdue(&mut self, now: Instant) -> Option<(u64, RefreshError)> {
+        let attempt = self.running()?;
+        if now < attempt.deadline {
+            return None;
+        }
+        attempt.abandoned = true;
+        let (number, cause) = (attempt.number, attempt.cause);
+        match cause {
+            // Neither has presented a refresh token: nothing is in doubt.
+            Cause::Load | Cause::Login => self.attempt = None,
+            Cause::End(_) | Cause::Reissue => {
+                self.cooling = Some(Cooling {
+                    until: now + self.rules.quarantine,
+                    error: RefreshError::new(Kind::OutcomeUnknown),
+                });
+            }
+        }
+        Some((number, RefreshError::new(Kind::OutcomeUnknown)))
+    }
+
+    /// The store holds the current token, or no longer does.
+    pub(crate) fn mark_saved(&mut self, saved: bool) {
+        if let Login::Live(token) = &mut self.login {
+            token.saved = saved;
+        }
+    }
+
+    pub(crate) fn view(&self, now: &Now) -> View {
+        View {
+            stamp: self.stamp(),
+            held: self.is_held(),
+            recheck: self.recheck(now),
+        }
+    }
+
+    /// What subscribers are told; `None` while the tokens of a login are being saved, for they are
+    /// told of it afterwards.
+    pub(crate) fn status(&self) -> Option<SessionStatus> {
+        let saving = self.attempt.as_ref().is_some_and(|attempt| attempt.cause == Cause::Login);
+        (!saving).then(|| self.settled_status())
+    }
+
+    fn settled_status(&self) -> SessionStatus {
+        match &self.login {
+            Login::Unloaded => SessionStatus::Unloaded,
+            Login::Absent => SessionStatus::LoggedOut,
+            Login::Over(error) => match error.end_reason() {
+                None | Some(EndReason::LoggedOut) => SessionStatus::LoggedOut,
+                Some(reason) => SessionStatus::Ended { reason },
+            },
+            Login::Live(token) => SessionStatus::LoggedIn {
+                generation: self.generation,
+                saved: token.saved,
+            },
+        }
+    }
+
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp {
+            epoch: self.epoch,
+            generation: self.generation,
+        }
+    }
+
+    /// Why there is no token, where there is none.
+    pub(crate) fn absence(&self) -> Option<RefreshError> {
+        (!matches!(self.login, Login::Live(_))).then(|| self.no_login())
+    }
+
+    /// A token there is may be used: it was not rejected and has not expired.
+    fn is_usable(&self, now: &Now) -> bool {
+        self.token().is_some_and(|token| {
+            token.rejected == Rejected::No && !token.lifetime.expires.passed(now)
+        })
+    }
+
+    fn token(&self) -> Option<&Token> {
+        match &self.login {
+            Login::Live(token) => Some(token),
+            _ => None,
+        }
+    }
+
+    fn running(&mut self) -> Option<&mut Attempt> {
+        self.attempt.as_mut().filter(|attempt| !attempt.abandoned)
+    }
+
+    /// Starts what the token's state asks for, unless something forbids it.
+    fn try_start(&mut self, blocking: bool, now: &Now) -> Result<Start, RefreshError> {
+        if let Some(cooling) = &self.cooling
+            && now.instant < cooling.until
+        {
+            return Err(cooling.error.clone());
+        }
+        let cause = self.cause()?;
+        if cause == Cause::Reissue && !self.has_lived_out(now) {
+            self.check_window(now.instant)?;
+        }
+        Ok(self.start(cause, blocking, now.instant))
+    }
+
+    fn cause(&self) -> Result<Cause, RefreshError> {
+        match self.token() {
+            Some(token) if token.rejected == Rejected::Finally => {
+                Ok(Cause::End(EndReason::Rejected))
+            }
+            Some(token) if token.refused.is_some() => Ok(Cause::End(EndReason::Refused)),
+            Some(token) if !token.renewable => Err(RefreshError::new(Kind::NoRefreshToken)),
+            _ => Ok(Cause::Reissue),
+        }
+    }
+
+    fn start(&mut self, cause: Cause, blocking: bool, now: Instant) -> Start {
+        self.last_number += 1;
+        let (number, deadline) = (self.last_number, now + self.rules.attempt);
+        self.attempt = Some(Attempt {
+            number,
+            cause,
+            deadline,
+            blocking,
+            abandoned: false,
+        });
+        Start {
+            number,
+            cause,
+            deadline,
+            stamp: self.stamp(),
+        }
+    }
+
+    fn has_lived_out(&self, now: &Now) -> bool {
+        self.token()
+            .and_then(|token| token.lifetime.lived_out)
+            .is_some_and(|end| end.passed(now))
+    }
+
+    fn check_window(&mut self, now: Instant) -> Result<(), RefreshError> {
+        let (most, window) = self.rules.window;
+        self.reissues.retain(|at| now.duration_since(*at) < window);
+        match self.reissues.len() < most as usize {
+            true => Ok(()),
+            false => Err(RefreshError::new(Kind::ReissueLimit)),
+        }
+    }
+
+    fn new_epoch(&mut self, login: Login) {
+        self.epoch += 1;
+        self.login = login;
+        self.attempt = None;
+        self.cooling = None;
+        self.failures = 0;
+        self.reissues.clear();
+    }
+
+    fn install(&mut self, token: Token) {
+        self.generation += 1;
+        self.login = Login::Live(token);
+        self.cooling = None;
+        self.failures = 0;
+    }
+
+    fn load(&mut self, token: Option<Token>) {
+        match token {
+            Some(token) => self.install(token),
+            None => self.login = Login::Absent,
+        }
+    }
+
+    fn keep_refused(&mut self, error: &RefreshError) -> RefreshError {
+        let error = error.renamed(Kind::Refused);
+        if let Login::Live(token) = &mut self.login {
+            token.refused = Some(error.clone());
+        }
+        error
+    }
+
+    fn fail(&mut self, cause: Cause, failure: Failure, now: Instant) -> RefreshError {
+        // B7: after a load that failed, the next request tries again.
+        // Nobody was asked for anything that would have to be left alone now.
+        let unasked = matches!(failure.error.kind(), Kind::NoRuntime | Kind::NotStarted | Kind::ReissueLimit);
+        if cause != Cause::Load && !unasked {
+            self.failures = self.failures.saturating_add(1);
+            self.cooling = Some(Cooling {
+                until: now + self.cool_down(&failure),
+                error: failure.error.clone(),
+            });
+        }
+        failure.error
+    }
+
+    fn cool_down(&self, failure: &Failure) -> Duration {
+        let (first, most) = self.rules.cool_down;
+        let doublings = 1_u32.checked_shl(self.failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        let backoff = first.saturating_mul(doublings).min(most);
+        let backoff = backoff.mul_f64(0.5 + failure.jitter.clamp(0.0, 1.0) / 2.0);
+        let asked = failure.retry_after.unwrap_or_default().min(MOST_RETRY_AFTER);
+        let least = match failure.error.kind() {
+            Kind::Misconfigured => MISCONFIGURED,
+            _ if failure.error.is_outcome_unknown() => self.rules.quarantine,
+            _ => Duration::ZERO,
+        };
+        backoff.max(asked).max(least)
+    }
+
+    fn no_login(&self) -> RefreshError {
+        match &self.login {
+            Login::Over(error) => error.clone(),
+            _ => RefreshError::new(Kind::NotLoggedIn),
+        }
+    }
+
+    /// What became of the login that a stamp of another epoch belonged to.
+    fn other_epoch(&self, stamp: Stamp) -> RefreshError {
+        match &self.login {
+            Login::Over(error) if stamp.epoch + 1 == self.epoch => error.clone(),
+            _ => RefreshError::ended(EndReason::Replaced),
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        let blocked = self.attempt.as_ref().is_some_and(|attempt| attempt.blocking && !attempt.abandoned);
+        blocked
+            || match &self.login {
+                Login::Unloaded => true,
+                Login::Absent => self.rules.self_sufficient,
+                Login::Over(_) => false,
+                Login::Live(token) => token.rejected != Rejected::No,
+            }
+    }
+
+    fn recheck(&self, now: &Now) -> Due {
+        let Some(token) = self.token() else {
+            return Due::NEVER;
+        };
+        let running = self.attempt.as_ref().is_some_and(|attempt| !attempt.abandoned);
+        if running || token.refused.is_some() {
+            return token.lifetime.expires;
+        }
+        match &self.cooling {
+            Some(cooling) if now.instant < cooling.until && token.lifetime.ahead.passed(now) => {
+                Due::at(cooling.until)
+            }
+            _ => token.lifetime.ahead,
+        }
+    }
+}

@@ -1,0 +1,582 @@
+//! The rules one by one, and then all short sequences of events against what must always hold.
+
+use super::*;
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn rules() -> Rules {
+    Rules {
+        attempt: seconds(25),
+        quarantine: seconds(10),
+        cool_down: (seconds(1), seconds(60)),
+        window: (5, seconds(30)),
+        self_sufficient: false,
+    }
+}
+
+fn token() -> Token {
+    Token::new(Lifetime::UNKNOWN, true, true)
+}
+
+/// A token that expires in 100 s and is refreshed 10 s ahead.
+fn expiring(now: &Now) -> Token {
+    let lifetime = Lifetime {
+        ahead: Due::at(now.instant + seconds(90)),
+        expires: Due::at(now.instant + seconds(100)),
+        lived_out: Some(Due::at(now.instant + seconds(100))),
+    };
+    Token::new(lifetime, true, true)
+}
+
+fn later(now: &Now, n: u64) -> Now {
+    Now {
+        instant: now.instant + seconds(n),
+        wall: now.wall + seconds(n),
+    }
+}
+
+/// A session that was loaded with this token.
+fn live(token: Token, now: &Now) -> State {
+    let mut state = State::new(rules());
+    let Admission::Start(start) = state.admit(now) else {
+        panic!("the first request loads the store");
+    };
+    assert_eq!(start.cause, Cause::Load);
+    state.settle(start.number, Settled::Loaded(Some(token)), now).unwrap();
+    state
+}
+
+fn failure(kind: Kind) -> Settled {
+    Settled::Failed(Failure {
+        error: RefreshError::new(kind),
+        retry_after: None,
+        jitter: 1.0,
+    })
+}
+
+fn refused() -> Settled {
+    Settled::Refused(RefreshError::ended(EndReason::Refused))
+}
+
+fn started(recovery: Recovery) -> Start {
+    match recovery {
+        Recovery::Start(start) => start,
+        other => panic!("expected a start: {other:?}"),
+    }
+}
+
+fn failed(recovery: Recovery) -> Kind {
+    match recovery {
+        Recovery::Fail(error) => error.kind(),
+        other => panic!("expected a failure: {other:?}"),
+    }
+}
+
+/// Rejects the current token and lets the attempt reissue.
+fn cycle(state: &mut State, now: &Now) -> Result<(), Kind> {
+    match state.reject(state.stamp(), false, now) {
+        Recovery::Start(start) => {
+            state.begin_reissue(start.number, now).map_err(|error| error.kind())?;
+            state.settle(start.number, Settled::Installed(token()), now).unwrap();
+            Ok(())
+        }
+        other => Err(failed(other)),
+    }
+}
+
+// shows B31, P1
+#[test]
+fn all_rejections_of_one_generation_share_one_attempt() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let stamp = state.stamp();
+    started(state.reject(stamp, false, &now));
+    for _ in 0..100 {
+        assert!(matches!(state.reject(stamp, false, &now), Recovery::Join));
+    }
+}
+
+// shows B34, P2
+#[test]
+fn a_late_rejection_is_replayed_without_an_attempt() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let old = state.stamp();
+    cycle(&mut state, &now).unwrap();
+    assert!(matches!(state.reject(old, false, &now), Recovery::Replay));
+    assert!(!state.view(&now).held);
+}
+
+// shows P2: a late rejection is not sent into a token that is known to be no good as well.
+#[test]
+fn a_late_rejection_joins_the_attempt_for_a_newer_generation_that_was_rejected_too() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let old = state.stamp();
+    cycle(&mut state, &now).unwrap();
+    started(state.reject(state.stamp(), false, &now));
+    assert!(matches!(state.reject(old, false, &now), Recovery::Join));
+}
+
+// shows P2: a replay that was rejected makes the next request refresh first.
+#[test]
+fn a_generation_that_was_rejected_is_refreshed_before_the_next_request() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    state.mark_rejected(state.stamp(), false);
+    assert!(state.view(&now).held);
+    assert!(matches!(state.admit(&now), Admission::Start(_)));
+}
+
+// shows B33: after a rejection new requests wait; B105: ahead of expiry they go out.
+#[test]
+fn new_requests_wait_for_a_refresh_after_a_rejection_and_not_for_one_ahead() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    started(state.reject(state.stamp(), false, &now));
+    assert!(state.view(&now).held);
+    assert!(matches!(state.admit(&now), Admission::Join));
+
+    let mut state = live(expiring(&now), &now);
+    assert!(matches!(state.admit(&later(&now, 89)), Admission::Go));
+    assert!(matches!(state.admit(&later(&now, 90)), Admission::GoAndStart(_)));
+    assert!(!state.view(&later(&now, 90)).held);
+    assert!(matches!(state.admit(&later(&now, 91)), Admission::Go));
+}
+
+// shows B38, B103: whoever finds it expired, or rejected, joins the refresh ahead.
+#[test]
+fn a_refresh_ahead_is_joined_when_the_token_expires_or_is_rejected() {
+    let now = Now::read();
+    let mut state = live(expiring(&now), &now);
+    let Admission::GoAndStart(_) = state.admit(&later(&now, 90)) else {
+        panic!("a refresh ahead is due");
+    };
+    let mut rejected = state.clone();
+    assert!(matches!(rejected.reject(rejected.stamp(), false, &later(&now, 91)), Recovery::Join));
+    assert!(rejected.view(&later(&now, 91)).held);
+    assert!(matches!(state.admit(&later(&now, 100)), Admission::Join));
+}
+
+// shows P5, B51, B52, B53, B54
+#[test]
+fn rejections_in_a_cool_down_share_the_failure_and_the_first_one_after_it_starts_anew() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let start = started(state.reject(state.stamp(), false, &now));
+    state.settle(start.number, failure(Kind::Transient), &now).unwrap();
+    for _ in 0..50 {
+        assert_eq!(failed(state.reject(state.stamp(), false, &now)), Kind::Transient);
+    }
+    assert!(matches!(state.admit(&now), Admission::Go), "the server decides");
+    started(state.reject(state.stamp(), false, &later(&now, 1)));
+}
+
+// shows B60: backoff, and the issuer's own word, clamped.
+#[test]
+fn the_cool_down_doubles_up_to_its_longest_and_obeys_retry_after() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let mut pause = |failure: Failure| {
+        state.fail(Cause::Reissue, failure, now.instant);
+        state.cooling.as_ref().unwrap().until - now.instant
+    };
+    let transient = |retry_after, jitter| Failure {
+        error: RefreshError::new(Kind::Transient),
+        retry_after,
+        jitter,
+    };
+    assert_eq!(pause(transient(None, 1.0)), seconds(1));
+    assert_eq!(pause(transient(None, 1.0)), seconds(2));
+    assert_eq!(pause(transient(None, 0.0)), seconds(2), "jitter takes up to a half");
+    assert_eq!(pause(transient(Some(seconds(100)), 1.0)), seconds(100));
+    assert_eq!(pause(transient(Some(seconds(86_400)), 1.0)), MOST_RETRY_AFTER);
+    for _ in 0..40 {
+        pause(transient(None, 1.0));
+    }
+    assert_eq!(pause(transient(None, 1.0)), seconds(60));
+}
+
+// shows P6: what was perhaps processed is not repeated while it could still be in flight.
+#[test]
+fn an_unknown_outcome_is_followed_by_a_quarantine() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let start = started(state.reject(state.stamp(), false, &now));
+    state.settle(start.number, failure(Kind::OutcomeUnknown), &now).unwrap();
+    assert_eq!(failed(state.reject(state.stamp(), false, &later(&now, 9))), Kind::OutcomeUnknown);
+    started(state.reject(state.stamp(), false, &later(&now, 10)));
+}
+
+// shows B56, B64, B65, B66, P7
+#[test]
+fn a_refusal_after_a_rejection_ends_the_session_and_nothing_is_started_afterwards() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let stamp = state.stamp();
+    let start = started(state.reject(stamp, false, &now));
+    let verdict = state.settle(start.number, refused(), &now).unwrap();
+    assert!(verdict.ended);
+    let ended = Kind::Ended(EndReason::Refused);
+    assert_eq!(verdict.outcome.unwrap_err().kind(), ended);
+    assert_eq!(failed(state.reject(stamp, false, &now)), ended, "a straggler");
+    assert_eq!(failed(state.reject(state.stamp(), false, &now)), ended, "a bare request");
+    assert!(matches!(state.admit(&now), Admission::Go));
+    assert_eq!(failed(state.refresh(&now)), ended);
+}
+
+// shows B57, P6
+#[test]
+fn a_refusal_ahead_of_expiry_ends_the_session_only_with_the_rejection_or_the_expiry() {
+    let now = Now::read();
+    let mut state = live(expiring(&now), &now);
+    let Admission::GoAndStart(start) = state.admit(&later(&now, 90)) else {
+        panic!("a refresh ahead is due");
+    };
+    let verdict = state.settle(start.number, refused(), &later(&now, 91)).unwrap();
+    assert!(!verdict.ended);
+    assert!(matches!(state.admit(&later(&now, 99)), Admission::Go), "no further reissue");
+
+    let mut rejected = state.clone();
+    let end = started(rejected.reject(rejected.stamp(), false, &later(&now, 92)));
+    assert_eq!(end.cause, Cause::End(EndReason::Refused));
+    let Admission::Start(end) = state.admit(&later(&now, 100)) else {
+        panic!("the expiry ends it");
+    };
+    assert_eq!(end.cause, Cause::End(EndReason::Refused));
+}
+
+// shows P6: an answer that is declared final for the current stamp, and for no other.
+#[test]
+fn a_final_answer_ends_the_session_of_the_current_stamp_only() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let old = state.stamp();
+    cycle(&mut state, &now).unwrap();
+    assert!(matches!(state.reject(old, true, &now), Recovery::Replay));
+    let start = started(state.reject(state.stamp(), true, &now));
+    assert_eq!(start.cause, Cause::End(EndReason::Rejected));
+}
+
+// shows B68, B70, B71, P8
+#[test]
+fn nothing_counts_across_a_login_or_a_logout() {
+    let now = Now::read();
+    for log_in in [true, false] {
+        for late in [Settled::Installed(token()), refused(), failure(Kind::Transient)] {
+            let mut state = live(token(), &now);
+            let stamp = state.stamp();
+            let start = started(state.reject(stamp, false, &now));
+            if log_in {
+                let login = state.log_in(token(), &now);
+                state.settle(login.number, Settled::Saved(true), &now).unwrap();
+            } else {
+                state.log_out().unwrap();
+            }
+            let before = format!("{:?}", (state.stamp(), state.status()));
+            assert!(!state.counts(start.number));
+            assert!(state.settle(start.number, late, &now).is_none());
+            assert_eq!(before, format!("{:?}", (state.stamp(), state.status())));
+            assert!(matches!(failed(state.reject(stamp, false, &now)), Kind::Ended(_)));
+        }
+    }
+}
+
+// shows B67: a new login re-arms everything, the window included.
+#[test]
+fn a_login_clears_the_window_and_the_cool_down() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    for _ in 0..5 {
+        cycle(&mut state, &now).unwrap();
+    }
+    assert_eq!(cycle(&mut state, &now), Err(Kind::ReissueLimit));
+    let login = state.log_in(token(), &now);
+    state.settle(login.number, Settled::Saved(true), &now).unwrap();
+    cycle(&mut state, &now).unwrap();
+}
+
+// shows B81, B82, B84, B85, P9
+#[test]
+fn the_window_refuses_the_sixth_reissue_in_thirty_seconds_and_survives_failures() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    for _ in 0..5 {
+        cycle(&mut state, &now).unwrap();
+    }
+    assert_eq!(cycle(&mut state, &now), Err(Kind::ReissueLimit));
+    assert_eq!(cycle(&mut state, &later(&now, 29)), Err(Kind::ReissueLimit));
+    cycle(&mut state, &later(&now, 30)).unwrap();
+}
+
+// shows B83
+#[test]
+fn a_window_of_zero_refuses_every_reissue() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    state.rules.window.0 = 0;
+    assert_eq!(cycle(&mut state, &now), Err(Kind::ReissueLimit));
+}
+
+// shows P9: what has lived out its stated lifetime is not counted.
+#[test]
+fn a_reissue_after_a_lived_out_lifetime_does_not_count() {
+    let mut now = Now::read();
+    let mut state = live(expiring(&now), &now);
+    state.rules.window = (1, seconds(3600));
+    for _ in 0..10 {
+        now = later(&now, 100);
+        let start = match state.admit(&now) {
+            Admission::Start(start) => start,
+            other => panic!("the token has expired: {other:?}"),
+        };
+        state.begin_reissue(start.number, &now).unwrap();
+        state.settle(start.number, Settled::Installed(expiring(&now)), &now).unwrap();
+    }
+}
+
+// shows P4: the waiters' deadline; a late result counts as long as there is no successor.
+#[test]
+fn an_abandoned_attempt_counts_until_its_successor_starts() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let start = started(state.reject(state.stamp(), false, &now));
+    assert!(state.abandon_overdue(now.instant + seconds(24)).is_none());
+    assert!(state.abandon_overdue(now.instant + seconds(25)).is_some());
+    assert!(state.begin_reissue(start.number, &now).is_err(), "it may not begin one now");
+    let mut late = state.clone();
+    assert!(late.settle(start.number, Settled::Installed(token()), &now).is_some());
+
+    let quarantined = state.reject(state.stamp(), false, &later(&now, 34));
+    assert_eq!(failed(quarantined), Kind::OutcomeUnknown);
+    started(state.reject(state.stamp(), false, &later(&now, 35)));
+    assert!(state.settle(start.number, Settled::Installed(token()), &now).is_none());
+}
+
+// shows B7
+#[test]
+fn after_a_load_that_failed_the_next_request_tries_again() {
+    let now = Now::read();
+    let mut state = State::new(rules());
+    for _ in 0..3 {
+        let Admission::Start(start) = state.admit(&now) else {
+            panic!("it is loaded");
+        };
+        state.settle(start.number, failure(Kind::Store), &now).unwrap();
+    }
+}
+
+// shows B6, B72
+#[test]
+fn a_slow_load_overwrites_neither_a_login_nor_a_logout() {
+    let now = Now::read();
+    let mut state = State::new(rules());
+    let Admission::Start(load) = state.admit(&now) else {
+        panic!("it is loaded");
+    };
+    state.log_out().unwrap();
+    assert!(state.settle(load.number, Settled::Loaded(Some(token())), &now).is_none());
+    assert_eq!(state.status(), Some(SessionStatus::LoggedOut));
+}
+
+#[test]
+fn without_a_refresh_token_a_rejection_has_a_name_and_starts_nothing() {
+    let now = Now::read();
+    let mut state = live(Token::new(Lifetime::UNKNOWN, false, true), &now);
+    let rejected = state.reject(state.stamp(), false, &now);
+    assert_eq!(failed(rejected), Kind::NoRefreshToken);
+}
+
+#[test]
+fn a_reissuer_that_needs_no_refresh_token_makes_the_first_token_too() {
+    let now = Now::read();
+    let mut state = State::new(Rules {
+        self_sufficient: true,
+        ..rules()
+    });
+    let Admission::Start(load) = state.admit(&now) else {
+        panic!("it is loaded");
+    };
+    state.settle(load.number, Settled::Loaded(None), &now).unwrap();
+    assert!(state.view(&now).held);
+    assert!(matches!(state.admit(&now), Admission::Start(Start { cause: Cause::Reissue, .. })));
+}
+
+/// The events of the exhaustive walk.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Admit,
+    RejectCurrent,
+    RejectFinally,
+    RejectOldest,
+    Refresh,
+    LogIn,
+    LogOut,
+    Begin,
+    SettleInstalled,
+    SettleFailed,
+    SettleRefused,
+    SettleLoaded,
+    Pass,
+}
+
+const EVENTS: [Event; 13] = [
+    Event::Admit,
+    Event::RejectCurrent,
+    Event::RejectFinally,
+    Event::RejectOldest,
+    Event::Refresh,
+    Event::LogIn,
+    Event::LogOut,
+    Event::Begin,
+    Event::SettleInstalled,
+    Event::SettleFailed,
+    Event::SettleRefused,
+    Event::SettleLoaded,
+    Event::Pass,
+];
+
+/// The state, and what a world around it would remember.
+#[derive(Clone)]
+struct World {
+    state: State,
+    now: Now,
+    oldest: Stamp,
+    /// Attempts that were started and have not been settled by their own task.
+    tasks: Vec<Start>,
+    begun: Vec<Instant>,
+}
+
+impl World {
+    fn step(&mut self, event: Event) {
+        let before = self.state.stamp();
+        self.state.abandon_overdue(self.now.instant);
+        match event {
+            Event::Admit => self.admit(),
+            Event::RejectCurrent => self.reject(self.state.stamp(), false),
+            Event::RejectFinally => self.reject(self.state.stamp(), true),
+            Event::RejectOldest => self.reject(self.oldest, false),
+            Event::Refresh => {
+                if let Recovery::Start(start) = self.state.refresh(&self.now) {
+                    self.start(start);
+                }
+            }
+            Event::LogIn => {
+                let start = self.state.log_in(token(), &self.now);
+                self.begun.clear();
+                self.tasks.push(start);
+            }
+            Event::LogOut => {
+                self.begun.clear();
+                self.state.log_out();
+            }
+            Event::Begin => self.begin(),
+            Event::SettleInstalled => self.settle(|| Settled::Installed(token())),
+            Event::SettleFailed => self.settle(|| failure(Kind::Transient)),
+            Event::SettleRefused => self.settle(refused),
+            Event::SettleLoaded => self.settle(|| Settled::Loaded(Some(token()))),
+            Event::Pass => self.now = later(&self.now, 30),
+        }
+        let after = self.state.stamp();
+        assert!(after.epoch >= before.epoch && after.generation >= before.generation);
+        assert!(self.state.attempt.is_some() || !self.is_blocked(), "nobody would ever be let go");
+    }
+
+    fn is_blocked(&self) -> bool {
+        let probe = self.state.clone().admit(&self.now);
+        matches!(probe, Admission::Join)
+    }
+
+    fn admit(&mut self) {
+        let over = matches!(self.state.login, Login::Over(_));
+        match self.state.admit(&self.now) {
+            Admission::Start(start) | Admission::GoAndStart(start) => {
+                assert!(!over, "P7: after the end nothing is started");
+                self.start(start);
+            }
+            Admission::Join => assert!(self.state.running().is_some()),
+            Admission::Go | Admission::Fail(_) => {}
+        }
+    }
+
+    fn reject(&mut self, stamp: Stamp, is_final: bool) {
+        match self.state.reject(stamp, is_final, &self.now) {
+            Recovery::Replay => {
+                let current = self.state.stamp();
+                assert_eq!(stamp.epoch, current.epoch, "P8");
+                assert!(stamp.generation < current.generation, "P1: not with the same token");
+                assert!(self.state.is_usable(&self.now), "P2: not with one known to be no good");
+            }
+            Recovery::Join => assert!(self.state.running().is_some()),
+            Recovery::Start(start) => self.start(start),
+            Recovery::Fail(_) => {}
+        }
+    }
+
+    fn start(&mut self, start: Start) {
+        assert!(self.state.counts(start.number));
+        self.tasks.push(start);
+    }
+
+    fn begin(&mut self) {
+        let Some(start) = self.tasks.last().copied() else {
+            return;
+        };
+        if start.cause == Cause::Reissue
+            && self.state.begin_reissue(start.number, &self.now).is_ok()
+        {
+            self.begun.push(self.now.instant);
+            let recent = |at: &&Instant| self.now.instant.duration_since(**at) < seconds(30);
+            assert!(self.begun.iter().filter(recent).count() <= 2, "P9");
+        }
+    }
+
+    /// The oldest task settles first: the one that is most likely not to count any more.
+    fn settle(&mut self, how: impl Fn() -> Settled) {
+        if self.tasks.is_empty() {
+            return;
+        }
+        let start = self.tasks.remove(0);
+        let counted = self.state.counts(start.number);
+        let before = self.state.stamp();
+        let verdict = self.state.settle(start.number, how(), &self.now);
+        assert_eq!(verdict.is_some(), counted);
+        if !counted {
+            assert_eq!(self.state.stamp(), before, "P8: a result that does not count changes nothing");
+        }
+        if verdict.is_some_and(|verdict| verdict.ended) {
+            self.begun.clear();
+        }
+    }
+}
+
+#[test]
+fn no_short_sequence_of_events_breaks_a_promise() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    state.rules.window.0 = 2;
+    let world = World {
+        oldest: state.stamp(),
+        state,
+        now,
+        tasks: Vec::new(),
+        begun: Vec::new(),
+    };
+    let mut walked = 0;
+    walk(&world, 5, &mut walked);
+    assert_eq!(walked, (1..=5).map(|depth| 13_u64.pow(depth)).sum::<u64>());
+}
+
+fn walk(world: &World, depth: u32, walked: &mut u64) {
+    if depth == 0 {
+        return;
+    }
+    for event in EVENTS {
+        let mut next = world.clone();
+        next.step(event);
+        *walked += 1;
+        walk(&next, depth - 1, walked);
+    }
+}

@@ -1,0 +1,132 @@
+//! What the coordinator does with the store: each call with a deadline, a panic taken for a
+//! failure, and one rule for putting things right: *write down what is true now*.
+//!
+//! Candidates (tokens that nobody uses yet) are saved before they are published. Everything else
+//! that is written is the truth at that moment: the tokens of a login, nothing after a logout or an
+//! end, and what a write that came too late has overwritten (P8, P13).
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::Weak;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::OwnedMutexGuard;
+
+use super::Coordinator;
+use super::Gate;
+use super::Outcome;
+use crate::error::BoxError;
+use crate::error::Kind;
+use crate::error::RefreshError;
+use crate::time::timeout;
+use crate::token::TokenSet;
+
+/// Between two tries to make the store right again: the first, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+impl Coordinator {
+    pub(super) async fn load(&self) -> Result<Option<TokenSet>, RefreshError> {
+        self.guarded(async { self.store.load().await }).await
+    }
+
+    pub(super) async fn save(&self, tokens: &TokenSet) -> Result<(), RefreshError> {
+        self.guarded(async { self.store.save(tokens).await }).await
+    }
+
+    /// Brings the store to the truth. To be called with the gate held.
+    pub(super) async fn write_truth(&self) -> Result<(), RefreshError> {
+        let (tokens, revision) = self.with(|inner, _| (inner.tokens.clone(), inner.revision));
+        match &tokens {
+            Some(tokens) => self.save(tokens).await?,
+            None => self.guarded(async { self.store.clear().await }).await?,
+        }
+        self.with(|inner, _| {
+            if inner.revision == revision {
+                inner.dirty = false;
+                inner.state.mark_saved(true);
+            }
+        });
+        Ok(())
+    }
+
+    /// Queues behind the gate, and writes the truth unless attempt `number` no longer counts.
+    pub(super) async fn write_behind(&self, gate: Gate, number: Option<u64>) -> Outcome {
+        let _permit = self.enter(gate, self.settings.store_timeout * 2).await?;
+        let superseded = |number| !self.lock().state.counts(number);
+        match number.is_some_and(superseded) {
+            true => self.absence().map_or(Ok(()), Err),
+            false => self.write_truth().await,
+        }
+    }
+
+    /// Tells of a write that failed, and lets it be made good in the background (P13).
+    pub(super) fn report_write(self: &Arc<Self>, written: Outcome) -> Outcome {
+        written.inspect_err(|error| {
+            if error.is_store() {
+                tracing::warn!(%error, "the token store does not hold the session's tokens");
+                self.sync_later();
+            }
+        })
+    }
+
+    /// Starts the task that brings the store to the truth, unless it runs already.
+    pub(super) fn sync_later(self: &Arc<Self>) {
+        let Some(runtime) = self.runtime() else {
+            return;
+        };
+        let running = self.with(|inner, _| std::mem::replace(&mut inner.syncing, true));
+        if !running {
+            drop(runtime.spawn(sync(Syncing(Arc::downgrade(self)))));
+        }
+    }
+
+    async fn sync_once(&self) -> Outcome {
+        let (gate, dirty) = self.with(|inner, _| (inner.gate.clone(), inner.dirty));
+        if !dirty {
+            return Ok(());
+        }
+        let _permit: OwnedMutexGuard<()> = self.enter(gate, self.settings.attempt).await?;
+        self.write_truth().await
+    }
+
+    async fn guarded<T>(
+        &self,
+        call: impl Future<Output = Result<T, BoxError>>,
+    ) -> Result<T, RefreshError> {
+        let call = AssertUnwindSafe(call).catch_unwind();
+        match timeout(self.settings.store_timeout, call).await {
+            Some(Ok(Ok(value))) => Ok(value),
+            Some(Ok(Err(error))) => Err(RefreshError::with_source(Kind::Store, error)),
+            Some(Err(_)) => Err(RefreshError::with_source(Kind::Store, "it panicked")),
+            None => Err(RefreshError::with_source(Kind::Store, "no answer in time")),
+        }
+    }
+}
+
+/// Says that the task has ended, however it does. Keeps no session alive.
+struct Syncing(Weak<Coordinator>);
+
+impl Drop for Syncing {
+    fn drop(&mut self) {
+        if let Some(coordinator) = self.0.upgrade() {
+            coordinator.with(|inner, _| inner.syncing = false);
+        }
+    }
+}
+
+async fn sync(syncing: Syncing) {
+    let (mut delay, longest) = RETRY;
+    loop {
+        // Ends with the session, too: nothing but this task's own pause keeps it waiting.
+        let _: Option<()> = timeout(delay, std::future::pending()).await;
+        let Some(coordinator) = syncing.0.upgrade() else {
+            return;
+        };
+        match coordinator.sync_once().await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "the token store still does not hold the tokens"),
+        }
+        delay = (delay * 2).min(longest);
+    }
+}

@@ -1,0 +1,88 @@
+//! A place among those who wait for an attempt.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Coordinator;
+use super::Outcome;
+use crate::error::Kind;
+use crate::error::RefreshError;
+use crate::time::timeout;
+
+/// Waits for one attempt. Dropping it leaves at once, and concerns nobody else (P3).
+pub(crate) struct Ticket {
+    coordinator: Arc<Coordinator>,
+    outcome: watch::Receiver<Option<Outcome>>,
+    epoch: u64,
+    /// The attempt's own deadline, or this waiter's where that is sooner.
+    deadline: Instant,
+}
+
+impl Ticket {
+    pub(super) fn new(
+        coordinator: &Arc<Coordinator>,
+        outcome: watch::Receiver<Option<Outcome>>,
+        (epoch, attempt_deadline): (u64, Instant),
+    ) -> Result<Self, RefreshError> {
+        let waiters = &coordinator.counters.waiters;
+        if waiters.fetch_add(1, Ordering::Relaxed) >= coordinator.settings().waiter_limit {
+            waiters.fetch_sub(1, Ordering::Relaxed);
+            return Err(RefreshError::new(Kind::WaiterLimit));
+        }
+        let own_deadline = Instant::now() + coordinator.settings().wait_timeout;
+        Ok(Self {
+            coordinator: coordinator.clone(),
+            outcome,
+            epoch,
+            deadline: own_deadline.min(attempt_deadline),
+        })
+    }
+
+    /// The login that this attempt belongs to.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// # Cancel safety
+    ///
+    /// May be dropped at any time.
+    pub(crate) async fn wait(mut self) -> Outcome {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let settled = timeout(left, settled(&mut self.outcome)).await;
+        match settled {
+            Some(outcome) => outcome,
+            None => self.overdue(),
+        }
+    }
+
+    /// Nobody has settled it: if its own deadline has passed, this waiter abandons the attempt.
+    fn overdue(&self) -> Outcome {
+        self.coordinator.with(|_, _| ());
+        let outcome = self.outcome.borrow().clone();
+        outcome.unwrap_or_else(|| Err(RefreshError::new(Kind::WaitTimeout)))
+    }
+}
+
+async fn settled(outcome: &mut watch::Receiver<Option<Outcome>>) -> Outcome {
+    match outcome.wait_for(Option::is_some).await {
+        Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
+        // Its sender is dropped after it has settled, so this is never met.
+        Err(_) => Err(RefreshError::new(Kind::Interrupted)),
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.coordinator.counters.waiters.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").finish_non_exhaustive()
+    }
+}

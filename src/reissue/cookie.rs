@@ -1,0 +1,219 @@
+//! Issuers that keep the refresh token in a cookie.
+
+use std::time::SystemTime;
+
+use ::cookie::Cookie;
+use ::cookie::time::OffsetDateTime;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::Request;
+use http::header;
+
+use super::Reissue;
+use super::ReissueError;
+use super::ReissueRequest;
+use super::exchange::Exchange;
+use super::exchange::secret_value;
+use super::settings::settings;
+use crate::error::BoxError;
+use crate::error::ConfigError;
+use crate::token::RefreshToken;
+use crate::token::TokenSet;
+
+/// Posts the refresh token as a cookie, with an empty body, and reads the access token out of a
+/// JSON answer and a new refresh token out of its `Set-Cookie`.
+///
+/// There is no `Authorization` header. What an answer means is told at
+/// [`JsonReissue`](crate::JsonReissue#what-an-answer-means).
+///
+/// ```
+/// # fn main() -> Result<(), tower_token_refresh::ConfigError> {
+/// # use bytes::Bytes;
+/// # use http_body_util::Full;
+/// # use tower::service_fn;
+/// use http::StatusCode;
+/// use tower_token_refresh::{CookieReissue, Reissue};
+///
+/// # let http = service_fn(async |_: http::Request<Full<Bytes>>| {
+/// #     Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(Bytes::new())))
+/// # });
+/// let reissue = CookieReissue::post("https://api.example.com/v1/api/auth/reissue", http)
+///     .cookie("refresh")
+///     .refused_status(StatusCode::UNAUTHORIZED);
+/// reissue.check()?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct CookieReissue {
+    exchange: Exchange,
+    cookie: String,
+}
+
+settings!(CookieReissue {
+    cookie: "refreshToken".to_owned()
+});
+
+impl CookieReissue {
+    /// The cookie's name: `refreshToken` unless set.
+    #[must_use]
+    pub fn cookie(mut self, name: impl Into<String>) -> Self {
+        self.cookie = name.into();
+        self
+    }
+
+    fn request(&self, request: &ReissueRequest) -> Result<Request<Bytes>, ReissueError> {
+        let token = request.refresh_token_to_send()?;
+        if !is_cookie_value(token) {
+            let message = "the refresh token has characters that cannot stand in a cookie";
+            return Err(ReissueError::misconfigured(message));
+        }
+        let mut http = self.exchange.request(Bytes::new())?;
+        let cookie = secret_value(&format!("{}=", self.cookie), token)?;
+        http.headers_mut().insert(header::COOKIE, cookie);
+        Ok(http)
+    }
+}
+
+impl Reissue for CookieReissue {
+    async fn reissue(&self, request: ReissueRequest) -> Result<TokenSet, ReissueError> {
+        self.check().map_err(ReissueError::misconfigured)?;
+        let success = self.exchange.send(self.request(&request)?).await?;
+        let rotated = rotated(&success.headers, &self.cookie, SystemTime::now());
+        self.exchange.contract.success(success.document, rotated)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if !is_cookie_name(&self.cookie) {
+            let message = format!("{:?} is no name of a cookie", self.cookie);
+            return Err(ConfigError::new(message));
+        }
+        self.exchange.check(Some(&header::COOKIE))
+    }
+}
+
+/// RFC 6265 section 4.1.1, which takes the tokens of RFC 2616: those of methods and headers.
+fn is_cookie_name(name: &str) -> bool {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_token)
+}
+
+/// RFC 6265 section 4.1.1. Quotes around it belong to the value, and are sent back as they came.
+fn is_cookie_value(value: &str) -> bool {
+    let unquoted = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    let is_octet = |byte: u8| byte.is_ascii_graphic() && !b"\",;\\".contains(&byte);
+    unquoted.unwrap_or(value).bytes().all(is_octet)
+}
+
+/// The refresh token that an answer sets, if it sets one that lives.
+fn rotated(
+    headers: &HeaderMap,
+    name: &str,
+    now: SystemTime,
+) -> Result<Option<RefreshToken>, BoxError> {
+    let set = headers.get_all(header::SET_COOKIE).into_iter();
+    let mut ours = set
+        .filter_map(|value| Cookie::parse(value.to_str().ok()?).ok())
+        .filter(|cookie| cookie.name() == name && lives(cookie, now));
+    match ours.next_back() {
+        Some(cookie) => Ok(Some(RefreshToken::new(cookie.value())?)),
+        None => Ok(None),
+    }
+}
+
+/// An empty or expired cookie deletes the browser's, and hands out nothing.
+fn lives(cookie: &Cookie<'_>, now: SystemTime) -> bool {
+    let expired = match (cookie.max_age(), cookie.expires_datetime()) {
+        (Some(age), _) => !age.is_positive(),
+        (None, Some(at)) => at <= OffsetDateTime::from(now),
+        (None, None) => false,
+    };
+    !expired && !cookie.value_trimmed().is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn set(cookies: &[&'static str]) -> Result<Option<String>, BoxError> {
+        let line = |text: &&'static str| (header::SET_COOKIE, HeaderValue::from_static(text));
+        let headers = HeaderMap::from_iter(cookies.iter().map(line));
+        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+        let token = rotated(&headers, "refreshToken", now)?;
+        Ok(token.map(|token| token.expose().to_owned()))
+    }
+
+    #[test]
+    fn a_cookie_of_that_name_is_a_rotation() {
+        let found = set(&[
+            "a=1",
+            "refreshToken=r2; Path=/; HttpOnly",
+            "refreshTokens=x",
+        ]);
+        assert_eq!(found.unwrap().as_deref(), Some("r2"));
+        let found = set(&["refreshToken=r2; Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:00 GMT"]);
+        assert_eq!(
+            found.unwrap().as_deref(),
+            Some("r2"),
+            "Max-Age goes before Expires"
+        );
+        let found = set(&["refreshToken=a==; Expires=Fri, 01 Jan 2100 00:00:00 GMT"]);
+        assert_eq!(found.unwrap().as_deref(), Some("a=="));
+        assert_eq!(
+            set(&["refreshToken=\"r2\""]).unwrap().as_deref(),
+            Some("\"r2\"")
+        );
+    }
+
+    #[test]
+    fn of_several_the_last_that_lives_counts() {
+        let found = set(&[
+            "refreshToken=r2",
+            "refreshToken=r3",
+            "refreshToken=; Max-Age=0; Path=/old",
+        ]);
+        assert_eq!(found.unwrap().as_deref(), Some("r3"));
+    }
+
+    #[test]
+    fn a_deleted_cookie_is_no_rotation() {
+        let deleted = [
+            "refreshToken=",
+            "refreshToken=\"\"",
+            "refreshToken=r2; Max-Age=0",
+            "refreshToken=r2; Max-Age=-1",
+            "refreshToken=r2; Expires=Thu, 01 Jan 1970 00:00:00 GMT",
+            "RefreshToken=r2",
+            "refreshToken",
+        ];
+        for cookie in deleted {
+            assert_eq!(set(&[cookie]).unwrap(), None, "{cookie}");
+        }
+        assert_eq!(set(&[]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_rotated_token_with_a_space_is_an_error_that_does_not_quote_it() {
+        let error = set(&["refreshToken=CANARY x"]).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("CANARY"));
+    }
+
+    #[test]
+    fn what_would_break_out_of_a_cookie_is_no_value() {
+        for value in ["a", "a=b", "\"a\"", "!#$%&'()*+-./:<=>?@[]^_`{|}~", "\""] {
+            assert_eq!(is_cookie_value(value), value != "\"", "{value}");
+        }
+        for value in [
+            "a;b", "a,b", "a\\b", "a\"b", "a b", "a\rb", "\u{e9}", "\"a", "\"a;\"",
+        ] {
+            assert!(!is_cookie_value(value), "{value}");
+        }
+        assert!(is_cookie_name("__Host-refresh.token"));
+        for name in ["", "a=b", "a;b", "a b", "a\"", "\u{e9}"] {
+            assert!(!is_cookie_name(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Sending one request to the issuer, and reading as much of its answer as is wanted.
+//!
+//! The client's type ends here: a reissue is rare and slow, and so the reissuers over a client have
+//! no type parameters. What an answer means stands in [`answer`](super::answer).
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use bytes::Buf;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::Method;
+use http::Request;
+use http::Response;
+use http::Uri;
+use http::header;
+use http_body::Body;
+use http_body_util::BodyExt;
+use http_body_util::LengthLimitError;
+use http_body_util::Limited;
+use http_body_util::combinators::UnsyncBoxBody;
+use tower::ServiceExt;
+use tower_service::Service;
+use zeroize::Zeroizing;
+
+use super::ReissueError;
+use super::answer::Contract;
+use super::answer::Document;
+use crate::attach::WithoutToken;
+use crate::error::BoxError;
+use crate::error::ConfigError;
+use crate::json;
+use crate::origin::check_endpoint;
+
+/// The most that is read of an answer. Tokens are some kilobytes at the most.
+const LIMIT: usize = 1 << 20;
+
+type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
+type Pending = Pin<Box<dyn Future<Output = Result<Answer, ReissueError>> + Send>>;
+type Client = Box<dyn Fn(Request<Bytes>) -> Pending + Send>;
+
+/// A client, the address of the issuer, and the issuer's contract.
+pub(super) struct Exchange {
+    /// Behind a lock, as many a client is `Send` and not `Sync`; it is held to clone the client.
+    client: Mutex<Client>,
+    uri: Result<Uri, ConfigError>,
+    headers: Result<HeaderMap, ConfigError>,
+    plain_http_allowed: bool,
+    pub(super) contract: Contract,
+}
+
+/// A success of the issuer. Its body may be of no use while its headers are.
+pub(super) struct Success {
+    pub(super) headers: HeaderMap,
+    pub(super) document: Result<Document, BoxError>,
+}
+
+impl Exchange {
+    pub(super) fn post<C, B, RB>(uri: &str, client: C) -> Self
+    where
+        C: Service<Request<B>, Response = Response<RB>> + Clone + Send + 'static,
+        C::Error: Into<BoxError>,
+        C::Future: Send,
+        B: From<Bytes> + Send + 'static,
+        RB: Body + Send + 'static,
+        RB::Error: Into<BoxError>,
+    {
+        let client: Client = Box::new(move |request| {
+            let mut client = client.clone();
+            Box::pin(async move {
+                // Nothing has been handed to a client that does not become ready.
+                let client = client.ready().await.map_err(ReissueError::transient)?;
+                let answer = client.call(request.map(B::from)).await;
+                Ok(answer.map_err(unanswered)?.map(erase_body))
+            })
+        });
+        let no_uri = |_| ConfigError::new("the issuer's address is no URI");
+        Self {
+            client: Mutex::new(client),
+            uri: uri.parse().map_err(no_uri),
+            headers: Ok(HeaderMap::new()),
+            plain_http_allowed: false,
+            contract: Contract::default(),
+        }
+    }
+
+    pub(super) fn allow_plain_http(&mut self) {
+        self.plain_http_allowed = true;
+    }
+
+    /// Remembers the first header that cannot be: a chain of settings has no way to say it.
+    pub(super) fn header(&mut self, name: &str, value: &str) {
+        let Ok(headers) = &mut self.headers else {
+            return;
+        };
+        match (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+            (Ok(name), Ok(mut value)) => {
+                value.set_sensitive(true);
+                headers.append(name, value);
+            }
+            (Err(_), _) => {
+                self.headers = Err(ConfigError::new(format!("{name:?} is no name of a header")));
+            }
+            (Ok(name), Err(_)) => {
+                let message = format!("the value of the header {name} cannot stand in a header");
+                self.headers = Err(ConfigError::new(message));
+            }
+        }
+    }
+
+    /// `own` is the header that the reissuer itself puts the refresh token into.
+    pub(super) fn check(&self, own: Option<&HeaderName>) -> Result<(), ConfigError> {
+        check_endpoint(self.uri()?, self.plain_http_allowed)?;
+        self.contract.check()?;
+        let headers = self.headers()?;
+        let taken = [
+            &header::ACCEPT_ENCODING,
+            &header::CONTENT_LENGTH,
+            &header::CONTENT_TYPE,
+            &header::HOST,
+        ];
+        match taken
+            .into_iter()
+            .chain(own)
+            .find(|name| headers.contains_key(*name))
+        {
+            Some(name) => Err(ConfigError::new(format!(
+                "the header {name} is written by the reissuer itself"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn uri(&self) -> Result<&Uri, ConfigError> {
+        self.uri.as_ref().map_err(ConfigError::clone)
+    }
+
+    fn headers(&self) -> Result<&HeaderMap, ConfigError> {
+        self.headers.as_ref().map_err(ConfigError::clone)
+    }
+
+    /// A request with what every reissue carries.
+    pub(super) fn request(&self, body: Bytes) -> Result<Request<Bytes>, ReissueError> {
+        let uri = self.uri().map_err(ReissueError::misconfigured)?;
+        let mut headers = self.headers().map_err(ReissueError::misconfigured)?.clone();
+        let json = HeaderValue::from_static("application/json");
+        headers.entry(header::ACCEPT).or_insert(json);
+        let identity = HeaderValue::from_static("identity");
+        headers.insert(header::ACCEPT_ENCODING, identity);
+        headers.insert(header::CONTENT_LENGTH, body.len().into());
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers;
+        // P15: passes untouched where the client was given with a layer of ours around it.
+        request.extensions_mut().insert(WithoutToken);
+        Ok(request)
+    }
+
+    /// Sends it once, and gives back what is a success by its status.
+    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Success, ReissueError> {
+        let (head, body) = self.start(request).await?.into_parts();
+        let text = if self.contract.wants_body(head.status, &head.headers) {
+            read(&head.headers, body).await
+        } else {
+            Err("its body was not read".into())
+        };
+        if !head.status.is_success() {
+            let text = text.as_ref().map(|text| text.as_slice()).ok();
+            return Err(self.contract.failure(head.status, &head.headers, text));
+        }
+        Ok(Success {
+            headers: head.headers,
+            document: text.and_then(|text| Document::parse(&text)),
+        })
+    }
+
+    fn start(&self, request: Request<Bytes>) -> Pending {
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        client(request)
+    }
+}
+
+/// Gives the body its limit on the way.
+fn erase_body<B>(body: B) -> UnsyncBoxBody<Bytes, BoxError>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let whole = |mut data: B::Data| data.copy_to_bytes(data.remaining());
+    Limited::new(body, LIMIT)
+        .map_frame(move |frame| frame.map_data(whole))
+        .boxed_unsync()
+}
+
+/// A request that failed without an answer. Where the connection was refused the issuer has not
+/// seen it; everything else it may have seen.
+fn unanswered(error: impl Into<BoxError>) -> ReissueError {
+    let error = error.into();
+    if was_refused(&*error) {
+        ReissueError::transient(error)
+    } else {
+        ReissueError::unknown(error)
+    }
+}
+
+fn was_refused(error: &(dyn Error + 'static)) -> bool {
+    let Some(io) = error.downcast_ref::<io::Error>() else {
+        return error.source().is_some_and(was_refused);
+    };
+    // The source of an `io::Error` is not what it wraps, but the source of that.
+    let wrapped = io
+        .get_ref()
+        .map(|wrapped| wrapped as &(dyn Error + 'static));
+    io.kind() == io::ErrorKind::ConnectionRefused || wrapped.is_some_and(was_refused)
+}
+
+/// Reads a body as it is, up to its limit.
+async fn read(
+    headers: &HeaderMap,
+    body: UnsyncBoxBody<Bytes, BoxError>,
+) -> Result<Zeroizing<Vec<u8>>, BoxError> {
+    if !json::is_plain(headers) {
+        return Err("its answer is compressed, though it was asked not to".into());
+    }
+    if announced(headers) > LIMIT as u64 {
+        return Err(too_large());
+    }
+    let body = body.collect().await.map_err(named)?;
+    // There are tokens in it.
+    Ok(Zeroizing::new(Vec::from(body.to_bytes())))
+}
+
+fn announced(headers: &HeaderMap) -> u64 {
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    length.unwrap_or(0)
+}
+
+fn named(error: BoxError) -> BoxError {
+    if error.is::<LengthLimitError>() {
+        too_large()
+    } else {
+        error
+    }
+}
+
+fn too_large() -> BoxError {
+    "its answer is larger than 1 MiB".into()
+}
+
+/// A header's value around a secret, in one buffer that is wiped when the last clone is dropped.
+pub(super) fn secret_value(before: &str, secret: &str) -> Result<HeaderValue, ReissueError> {
+    // The whole capacity at once: growing would leave a copy behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(before.len() + secret.len()));
+    text.extend_from_slice(before.as_bytes());
+    text.extend_from_slice(secret.as_bytes());
+    let value = HeaderValue::from_maybe_shared(Bytes::from_owner(text));
+    let mut value = value.map_err(ReissueError::misconfigured)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn io(kind: io::ErrorKind) -> io::Error {
+        io::Error::from(kind)
+    }
+
+    #[derive(Debug)]
+    struct Because(BoxError);
+
+    impl std::fmt::Display for Because {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("client error")
+        }
+    }
+
+    impl Error for Because {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&*self.0)
+        }
+    }
+
+    #[test]
+    fn a_refused_connection_is_found_however_it_is_wrapped() {
+        let refused = || io(io::ErrorKind::ConnectionRefused);
+        let wrapped: [BoxError; 4] = [
+            refused().into(),
+            Because(Because(refused().into()).into()).into(),
+            io::Error::other(refused()).into(),
+            io::Error::other(Because(io::Error::other(refused()).into())).into(),
+        ];
+        for error in wrapped {
+            assert!(unanswered(error).is_transient());
+        }
+    }
+
+    #[test]
+    fn every_other_failure_without_an_answer_is_of_unknown_outcome() {
+        for kind in [
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::TimedOut,
+            io::ErrorKind::Other,
+        ] {
+            assert!(unanswered(io(kind)).is_unknown(), "{kind}");
+            assert!(
+                unanswered(Because(io::Error::other(io(kind)).into())).is_unknown(),
+                "{kind}"
+            );
+        }
+        assert!(unanswered("gone").is_unknown());
+    }
+
+    // shows P12
+    #[test]
+    fn a_secret_value_is_sensitive_and_shares_its_buffer() {
+        let value = secret_value("Bearer ", "abc").unwrap();
+        assert_eq!(value, "Bearer abc");
+        assert!(value.is_sensitive());
+        assert_eq!(value.as_bytes().as_ptr(), value.clone().as_bytes().as_ptr());
+        let error = secret_value("Bearer ", "a\nCANARY").unwrap_err();
+        assert!(!format!("{error:?}").contains("CANARY"));
+    }
+}

@@ -1,0 +1,79 @@
+//! Where a session's tokens are kept between two uses of the program.
+//!
+//! [`TokenStore`] is for one process. What several processes share needs more than `load` and
+//! `save`: a claim on the reissue, which only a compare-and-set can give. The coordinator's
+//! transaction (claim, read again, reissue or adopt, commit) has its places for that.
+
+mod memory;
+
+pub use memory::MemoryStore;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::error::BoxError;
+use crate::token::TokenSet;
+
+/// Keeps the tokens of one session, for one process.
+///
+/// The crate calls one method at a time for a session, gives each a deadline
+/// ([`SessionBuilder::store_timeout`](crate::SessionBuilder::store_timeout)) and takes a panic for
+/// a failure. A call may be dropped at its deadline; one that did write all the same is made good
+/// by the next write.
+///
+/// ```
+/// use tower_token_refresh::{BoxError, TokenSet, TokenStore};
+/// # use std::collections::HashMap; use std::sync::Mutex;
+/// # struct Database(Mutex<HashMap<&'static str, TokenSet>>);
+/// struct Row { database: Database }
+///
+/// impl TokenStore for Row {
+///     async fn load(&self) -> Result<Option<TokenSet>, BoxError> {
+///         Ok(self.database.0.lock().map_err(|_| "the database is broken")?.get("me").cloned())
+///     }
+///     async fn save(&self, tokens: &TokenSet) -> Result<(), BoxError> {
+///         self.database.0.lock().map_err(|_| "the database is broken")?.insert("me", tokens.clone());
+///         Ok(())
+///     }
+///     async fn clear(&self) -> Result<(), BoxError> {
+///         self.database.0.lock().map_err(|_| "the database is broken")?.remove("me");
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait TokenStore: Send + Sync + 'static {
+    /// The tokens that are kept, or `None` where there was no login yet, or a logout since.
+    ///
+    /// It is read before the first request, before each reissue and once more before a session is
+    /// ended. An error means "cannot say" and never "no tokens": nothing is reissued then.
+    fn load(&self) -> impl Future<Output = Result<Option<TokenSet>, BoxError>> + Send;
+
+    /// Keeps these tokens in place of what was there. Nobody uses them before this returns.
+    fn save(&self, tokens: &TokenSet) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// Forgets the tokens: the session was logged out, or has ended.
+    fn clear(&self) -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send + 'a>>;
+
+/// [`TokenStore`] with its type erased: it is called once per login or reissue.
+pub(crate) trait DynTokenStore: Send + Sync {
+    fn load(&self) -> BoxFuture<'_, Option<TokenSet>>;
+    fn save<'a>(&'a self, tokens: &'a TokenSet) -> BoxFuture<'a, ()>;
+    fn clear(&self) -> BoxFuture<'_, ()>;
+}
+
+impl<T: TokenStore> DynTokenStore for T {
+    fn load(&self) -> BoxFuture<'_, Option<TokenSet>> {
+        Box::pin(async move { TokenStore::load(self).await })
+    }
+
+    fn save<'a>(&'a self, tokens: &'a TokenSet) -> BoxFuture<'a, ()> {
+        Box::pin(async move { TokenStore::save(self, tokens).await })
+    }
+
+    fn clear(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move { TokenStore::clear(self).await })
+    }
+}

@@ -1,0 +1,226 @@
+//! Proves P6 and P7: what ends a session, that its end is told once, and that it is cheap.
+
+mod support;
+
+use futures::future::join_all;
+use http::HeaderMap;
+use http::StatusCode;
+use support::Client;
+use support::Script;
+use support::Store;
+use support::World;
+use support::refresh_error;
+use tower::Layer;
+use tower_token_refresh::EndReason;
+use tower_token_refresh::SessionStatus;
+use tower_token_refresh::TokenRefreshLayer;
+use tower_token_refresh::Verdict;
+use tower_token_refresh::classify_fn;
+
+// shows B56, B64, P7
+#[tokio::test]
+async fn a_refusal_ends_the_session_for_everybody_once() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    world.expire();
+    world.script(Script::Refuse);
+    world.hold_reissues();
+    let mut status = session.subscribe();
+    let requests: Vec<_> = (0..100).map(|_| tokio::spawn(client.get())).collect();
+    world.until(|counts| counts.reissues == 1).await;
+    world.release_reissues();
+    for request in requests {
+        let answer = request.await.unwrap().unwrap();
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(answer.why.unwrap().end_reason(), Some(EndReason::Refused));
+    }
+    assert_eq!(session.stats().ends, 1);
+    assert!(status.has_changed().unwrap());
+    assert_eq!(status.borrow_and_update().end_reason(), Some(EndReason::Refused));
+    for _ in 0..3 {
+        client.get().await.unwrap();
+    }
+    assert!(!status.has_changed().unwrap(), "it is told once");
+}
+
+// shows B65, B66, P7
+#[tokio::test]
+async fn after_the_end_requests_go_out_bare_and_the_issuer_is_left_alone() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    world.expire();
+    world.script(Script::Refuse);
+    client.get().await.unwrap();
+    for answer in join_all((0..10).map(|_| client.get())).await {
+        let answer = answer.unwrap();
+        assert_eq!(answer.body, "the server's own words");
+        assert!(answer.why.unwrap().is_session_ended());
+    }
+    assert!(world.seen()[1..].iter().all(|seen| seen.token.is_none()));
+    assert_eq!(world.counts().reissues, 1);
+}
+
+// shows B8, B9, B66: the other policy.
+#[tokio::test]
+async fn a_layer_that_requires_a_token_sends_nothing_without_one() {
+    let world = World::new();
+    let session = world.session();
+    let layer = TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap().require_token();
+    let client = Client::new(layer.layer(world.api()));
+    assert!(refresh_error(&client.get().await.unwrap_err()).is_session_ended());
+    session.login(world.tokens("u")).await.unwrap();
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+    session.logout().await.unwrap();
+    let error = client.get().await.unwrap_err();
+    assert_eq!(refresh_error(&error).end_reason(), Some(EndReason::LoggedOut));
+    assert_eq!(world.counts().requests, 1);
+}
+
+// shows B67, P7
+#[tokio::test]
+async fn a_new_login_arms_everything_again() {
+    let world = World::new();
+    let session = world.session();
+    let client = world.client(&session);
+    let mut status = session.subscribe();
+    for ends in 1..=7 {
+        session.login(world.tokens("u")).await.unwrap();
+        world.expire();
+        assert_eq!(client.get().await.unwrap().status, StatusCode::OK, "the refresh works again");
+        world.expire();
+        world.script(Script::Refuse);
+        client.get().await.unwrap();
+        assert!(status.borrow_and_update().end_reason().is_some(), "the end is told again");
+        assert_eq!(session.stats().ends, ends);
+    }
+}
+
+// shows B136, P6
+#[tokio::test]
+async fn a_refusal_ends_nothing_when_the_store_holds_a_newer_pair() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    let client = world.client(&session);
+    world.expire();
+    world.script(Script::Refuse);
+    world.hold_reissues();
+    let request = tokio::spawn(client.get());
+    world.until(|counts| counts.reissues == 1).await;
+    store.put(Some(world.tokens("u")));
+    world.release_reissues();
+    assert_eq!(request.await.unwrap().unwrap().status, StatusCode::OK);
+    let stats = session.stats();
+    assert_eq!((stats.adopted, stats.ends), (1, 0));
+}
+
+// shows B132: before it asks the issuer, too.
+#[tokio::test]
+async fn a_newer_pair_in_the_store_is_adopted_without_a_reissue() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    world.expire();
+    store.put(Some(world.tokens("u")));
+    assert_eq!(world.client(&session).get().await.unwrap().status, StatusCode::OK);
+    assert_eq!((world.counts().reissues, session.stats().adopted), (0, 1));
+}
+
+// shows P6, and B7 over B127: a store that cannot be read is no reason to end a session.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_ends_nothing_while_the_store_cannot_be_read() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    let client = world.client(&session);
+    world.expire();
+    world.script(Script::Refuse);
+    world.script(Script::Refuse);
+    world.hold_reissues();
+    let request = tokio::spawn(client.get());
+    world.until(|counts| counts.reissues == 1).await;
+    store.fail_loads(true);
+    world.release_reissues();
+    assert!(request.await.unwrap().unwrap().why.unwrap().is_store());
+    assert!(session.status().is_logged_in());
+    store.fail_loads(false);
+    tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    assert!(client.get().await.unwrap().why.unwrap().is_session_ended());
+}
+
+// shows B58, B124
+#[tokio::test]
+async fn the_end_clears_the_store() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    world.expire();
+    world.script(Script::Refuse);
+    world.client(&session).get().await.unwrap();
+    support::settle_down().await;
+    assert!(store.tokens().is_none());
+    assert_eq!(*store.written.borrow(), 2, "one save, one clear");
+}
+
+fn gone_is_final(status: StatusCode, _: &HeaderMap) -> Verdict {
+    match status {
+        StatusCode::UNAUTHORIZED => Verdict::EndSession,
+        _ => Verdict::Accept,
+    }
+}
+
+// shows P6: the classifier's word, for the current stamp and after a look at the store.
+#[tokio::test]
+async fn an_answer_declared_final_ends_the_session_without_a_reissue() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    let layer = TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap();
+    let client = Client::new(layer.classify(classify_fn(gone_is_final)).layer(world.api()));
+    session.login(world.tokens("u")).await.unwrap();
+    world.expire();
+    store.put(Some(world.tokens("u")));
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK, "adopted");
+    world.expire();
+    let why = client.get().await.unwrap().why.unwrap();
+    assert_eq!(why.end_reason(), Some(EndReason::Rejected));
+    assert_eq!(world.counts().reissues, 0);
+}
+
+// shows B76: who follows the status may use the session at once.
+#[tokio::test]
+async fn a_subscriber_may_log_in_again_when_it_hears_of_the_end() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    let mut status = session.subscribe();
+    let subscriber = tokio::spawn({
+        let (session, world, client) = (session.clone(), world.clone(), client.clone());
+        async move {
+            status.wait_for(|status| status.end_reason().is_some()).await.unwrap();
+            session.login(world.tokens("u")).await.unwrap();
+            client.get().await.unwrap().status
+        }
+    });
+    world.expire();
+    world.script(Script::Refuse);
+    client.get().await.unwrap();
+    assert_eq!(subscriber.await.unwrap(), StatusCode::OK);
+}
+
+// shows B142
+#[tokio::test]
+async fn logging_out_twice_does_no_harm() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    session.logout().await.unwrap();
+    session.logout().await.unwrap();
+    assert_eq!(session.status(), SessionStatus::LoggedOut);
+    assert_eq!(session.stats().ends, 0);
+}

@@ -1,0 +1,128 @@
+//! Proves P5 and the part of P6 about failures that end nothing: an outcome belongs to its attempt,
+//! and only the issuer's refusal ends a session.
+
+mod support;
+
+use std::error::Error;
+use std::time::Duration;
+
+use futures::future::join_all;
+use http::StatusCode;
+use support::Script;
+use support::World;
+use tokio::time::advance;
+
+// shows B48, B49, B50, B52, P5
+#[tokio::test(start_paused = true)]
+async fn a_failure_reaches_everybody_who_joined_with_one_source_and_the_servers_own_answer() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    world.expire();
+    world.hold_answers();
+    world.script(Script::Transient);
+    let requests: Vec<_> = (0..100).map(|_| tokio::spawn(client.get())).collect();
+    world.until(|counts| counts.rejections == 100).await;
+    world.release_answers(1 << 20);
+    let mut sources = Vec::new();
+    for request in requests {
+        let answer = request.await.unwrap().unwrap();
+        assert_eq!(answer.body, "the server's own words");
+        let why = answer.why.unwrap();
+        assert!(why.is_transient());
+        sources.push(std::ptr::from_ref(why.source().unwrap()).addr());
+    }
+    sources.dedup();
+    assert_eq!(sources.len(), 1);
+    let counts = world.counts();
+    assert_eq!((counts.reissues, counts.requests), (1, 100), "and nobody is sent again");
+}
+
+// shows B51, B53, B54, B62, P5
+#[tokio::test(start_paused = true)]
+async fn after_a_transient_failure_nobody_asks_the_issuer_until_the_cool_down_is_over() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    world.expire();
+    world.script(Script::Transient);
+    for _ in 0..50 {
+        assert!(client.get().await.unwrap().why.unwrap().is_transient());
+    }
+    assert_eq!(world.counts().reissues, 1);
+    assert!(session.status().is_logged_in());
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+    assert_eq!((world.counts().reissues, world.counts().reuses), (2, 0));
+}
+
+// shows B60
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_obeyed() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    world.expire();
+    world.script(Script::TransientAfter(Duration::from_secs(100)));
+    client.get().await.unwrap();
+    advance(Duration::from_secs(99)).await;
+    client.get().await.unwrap();
+    assert_eq!(world.counts().reissues, 1);
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+}
+
+// shows B55, P6: four kinds of failure, and none but the refusal ends the session.
+#[tokio::test(start_paused = true)]
+async fn only_a_refusal_ends_the_session() {
+    for (script, pause) in [(Script::Transient, 1), (Script::Misconfigured, 60), (Script::Unknown, 10)] {
+        let world = World::new();
+        let session = world.logged_in("u").await;
+        let client = world.client(&session);
+        world.expire();
+        world.script(script);
+        let why = client.get().await.unwrap().why.unwrap();
+        assert!(!why.is_session_ended(), "{why}");
+        assert!(session.status().is_logged_in());
+        advance(Duration::from_secs(pause)).await;
+        assert_eq!(client.get().await.unwrap().status, StatusCode::OK, "after {pause} s");
+    }
+}
+
+// shows B87: a failure with a name of its own.
+#[tokio::test(start_paused = true)]
+async fn the_same_access_token_again_is_a_failure() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    world.expire();
+    world.script(Script::SameToken);
+    let answer = world.client(&session).get().await.unwrap();
+    assert!(answer.why.unwrap().is_same_token());
+    assert_eq!(world.counts().requests, 1, "it is not sent again with the same token");
+}
+
+// shows B54: a success ends the cool-down for good.
+#[tokio::test(start_paused = true)]
+async fn a_login_ends_the_cool_down() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    world.expire();
+    world.script(Script::TransientAfter(Duration::from_secs(300)));
+    client.get().await.unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    world.expire();
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+}
+
+// shows B63
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_one_session_does_not_touch_another() {
+    let world = World::new();
+    let (one, other) = (world.logged_in("one").await, world.logged_in("other").await);
+    world.expire();
+    world.script(Script::Refuse);
+    assert!(world.client(&one).get().await.unwrap().why.is_some());
+    let answers = join_all((0..3).map(|_| world.client(&other).get())).await;
+    assert!(answers.into_iter().all(|answer| answer.unwrap().status == StatusCode::OK));
+}

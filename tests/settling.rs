@@ -1,0 +1,205 @@
+//! Proves P4: failure, panic, deadline, a runtime that shuts down or is no longer driven, no runtime
+//! at all: every waiter gets an answer.
+
+mod support;
+
+use std::time::Duration;
+
+use futures::executor::block_on;
+use futures::future::join_all;
+use http::StatusCode;
+use support::Script;
+use support::Store;
+use support::World;
+use support::refresh_error;
+use tokio::runtime::Builder;
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+use tower_token_refresh::Session;
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A session whose deadlines are short, for the tests that cannot pause the clock.
+fn hasty(world: &World) -> Session {
+    let brief = Duration::from_millis(20);
+    world
+        .builder()
+        .reissue_timeout(brief)
+        .store_timeout(brief)
+        .cool_down(brief, brief)
+        .build()
+        .unwrap()
+}
+
+// shows B47, B49, P4
+#[tokio::test]
+async fn a_reissuer_that_panics_settles_everybody() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    world.expire();
+    world.script(Script::Panic);
+    for answer in join_all((0..10).map(|_| client.get())).await {
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        assert!(answer.why.unwrap().is_outcome_unknown());
+    }
+    assert_eq!(world.counts().reissues, 1);
+    assert_eq!(session.stats().failures.unknown, 1);
+}
+
+// shows B61, P4
+#[tokio::test(start_paused = true)]
+async fn a_reissue_that_is_never_answered_settles_everybody_at_its_deadline() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    world.expire();
+    world.script(Script::Hang);
+    let begun = Instant::now();
+    for answer in join_all((0..10).map(|_| client.get())).await {
+        let answer = answer.unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (StatusCode::UNAUTHORIZED, "the server's own words"));
+        assert!(answer.why.unwrap().is_outcome_unknown());
+    }
+    assert_eq!(begun.elapsed().as_secs(), 10);
+}
+
+// shows P4: a waiter's own limit.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_than_the_wait_timeout() {
+    let world = World::new();
+    let session = world.builder().wait_timeout(Duration::from_secs(2)).build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    let client = world.client(&session);
+    world.expire();
+    world.hold_reissues();
+    let begun = Instant::now();
+    let rejected = tokio::spawn(client.get());
+    world.until(|counts| counts.reissues == 1).await;
+    let held = client.get().await.unwrap_err();
+    assert!(refresh_error(&held).is_wait_timeout(), "nothing was sent: {held}");
+    let rejected = rejected.await.unwrap().unwrap();
+    assert!(rejected.why.unwrap().is_wait_timeout());
+    assert_eq!(begun.elapsed().as_secs(), 2);
+    world.release_reissues();
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK, "the refresh went on");
+    assert_eq!(world.counts().reissues, 1);
+}
+
+// shows P4
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_settles_everybody() {
+    let world = World::new();
+    let store = Store::new(None);
+    store.hold_loads();
+    let session = world.builder().store(store.clone()).build().unwrap();
+    let client = world.client(&session);
+    for answer in join_all((0..10).map(|_| client.get())).await {
+        assert!(refresh_error(&answer.unwrap_err()).is_store());
+    }
+    assert_eq!(*store.loaded.borrow(), 1);
+}
+
+// shows B98, P4
+#[test]
+fn a_runtime_that_shuts_down_settles_those_who_wait_on_another() {
+    let world = World::new();
+    let session = hasty(&world);
+    let client = world.client(&session);
+    let other = runtime();
+    other.block_on(session.login(world.tokens("u"))).unwrap();
+    world.expire();
+    world.hold_reissues();
+    let first = runtime();
+    first.block_on(async {
+        tokio::spawn(client.get());
+        world.until(|counts| counts.reissues == 1).await;
+    });
+    let waiting = other.spawn(client.get());
+    other.block_on(support::settle_down());
+    drop(first);
+    let answer = other.block_on(waiting).unwrap().unwrap();
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "it was held back, and the server decided");
+    assert_eq!(session.stats().failures.unknown, 1);
+}
+
+// shows P4: the attempt sits on a runtime that nobody drives, and everybody waits elsewhere.
+#[test]
+fn a_runtime_that_is_no_longer_driven_delays_others_no_longer_than_the_deadline() {
+    let world = World::new();
+    let session = hasty(&world);
+    let client = world.client(&session);
+    let (stalled, other) = (runtime(), runtime());
+    other.block_on(session.login(world.tokens("u"))).unwrap();
+    world.expire();
+    world.hold_reissues();
+    stalled.block_on(async {
+        tokio::spawn(client.get());
+        world.until(|counts| counts.reissues == 1).await;
+    });
+    world.release_reissues();
+    let answer = other.block_on(client.get()).unwrap();
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    // After the quarantine the next one starts anew, with another gate.
+    other.block_on(async {
+        loop {
+            let answer = client.get().await.unwrap();
+            if answer.status == StatusCode::OK {
+                break;
+            }
+            assert!(answer.why.unwrap().is_outcome_unknown());
+            tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await.unwrap_err();
+        }
+    });
+    assert_eq!(world.counts().reuses, 0);
+}
+
+// shows P4
+#[test]
+fn without_any_runtime_a_rejection_is_returned_with_its_reason() {
+    let world = World::new();
+    let session = world.session();
+    block_on(session.login(world.tokens("u"))).unwrap_err();
+    runtime().block_on(session.login(world.tokens("u"))).unwrap();
+    let client = world.client(&session);
+    assert_eq!(block_on(client.get()).unwrap().status, StatusCode::OK);
+    world.expire();
+    let answer = block_on(client.get()).unwrap();
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert!(answer.why.unwrap().to_string().contains("runtime"));
+    let answer = runtime().block_on(client.get()).unwrap();
+    assert_eq!(answer.status, StatusCode::OK, "no cool-down came of it");
+}
+
+// shows P4: a runtime for the session, and requests outside of any.
+#[test]
+fn a_request_outside_of_any_runtime_uses_the_one_the_session_was_given() {
+    let world = World::new();
+    let driven = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let session = world.builder().runtime(driven.handle().clone()).build().unwrap();
+    block_on(session.login(world.tokens("u"))).unwrap();
+    world.expire();
+    let answer = block_on(world.client(&session).get()).unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+}
+
+// shows P4: and where that one stands still, the request has a timer of its own.
+#[test]
+fn a_request_outside_of_any_runtime_does_not_wait_for_ever_for_one_that_stands_still() {
+    let world = World::new();
+    let stalled = runtime();
+    let brief = Duration::from_millis(20);
+    let session = world
+        .builder()
+        .runtime(stalled.handle().clone())
+        .wait_timeout(brief)
+        .build()
+        .unwrap();
+    stalled.block_on(session.login(world.tokens("u"))).unwrap();
+    world.expire();
+    let answer = block_on(world.client(&session).get()).unwrap();
+    assert!(answer.why.unwrap().is_wait_timeout());
+}
