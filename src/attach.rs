@@ -23,6 +23,7 @@ use crate::token::AccessToken;
 /// # Ok::<(), http::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a marker has nothing to add")]
 pub struct WithoutToken;
 
 /// The header that carries the token: `Authorization: Bearer …` (RFC 6750 section 2.1) unless set.

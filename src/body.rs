@@ -105,7 +105,9 @@ impl<B: Body> Read<B> {
                     self.rest = None;
                 }
                 Some(Ok(frame)) => match into_bytes(frame).into_data() {
-                    Ok(piece) if piece.len() > limit.saturating_sub(data.len()) => self.over = piece,
+                    Ok(piece) if piece.len() > limit.saturating_sub(data.len()) => {
+                        self.over = piece
+                    }
                     Ok(piece) => data.extend_from_slice(&piece),
                     Err(frame) => self.trailers = frame.into_trailers().ok(),
                 },

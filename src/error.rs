@@ -195,10 +195,7 @@ impl RefreshError {
     /// valid: it goes on being used, and the session ends with its rejection or expiry.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Refused | Kind::Ended(EndReason::Refused)
-        )
+        matches!(self.kind, Kind::Refused | Kind::Ended(EndReason::Refused))
     }
 
     /// This waiter had waited for as long as it may (30 s unless set).

@@ -11,8 +11,8 @@ use crate::classify::DefaultClassifier;
 use crate::error::ConfigError;
 use crate::options::Options;
 use crate::origin::Origin;
-use crate::session::Session;
 use crate::service::TokenRefresh;
+use crate::session::Session;
 
 /// Keeps the client it wraps logged in. See the [crate's documentation](crate) for how.
 ///

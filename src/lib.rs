@@ -1,5 +1,14 @@
 //! A tower layer that keeps any HTTP or gRPC client logged in.
 
+#![warn(
+    missing_debug_implementations,
+    missing_docs,
+    unnameable_types,
+    unreachable_pub
+)]
+#![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
+#![cfg_attr(not(test), warn(clippy::expect_used, clippy::unwrap_used))]
+
 mod attach;
 mod body;
 mod classify;

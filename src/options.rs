@@ -54,7 +54,10 @@ impl<C> Options<C> {
 impl<C: Classify> Options<C> {
     /// What the head of this response says.
     pub(crate) fn judge<ResBody>(&self, response: &Response<ResBody>) -> Verdict {
-        guarded(|| self.classifier.classify(response.status(), response.headers()))
+        guarded(|| {
+            self.classifier
+                .classify(response.status(), response.headers())
+        })
     }
 
     /// What it says in the end: with a look at its body, where the classifier asked for one. The
@@ -69,7 +72,10 @@ impl<C: Classify> Options<C> {
         }
         let (head, body) = response.into_parts();
         let read = body.read(self.response_limit, self.response_time).await;
-        let inspect = || self.classifier.inspect(head.status, &head.headers, read.whole());
+        let inspect = || {
+            self.classifier
+                .inspect(head.status, &head.headers, read.whole())
+        };
         let verdict = guarded(inspect);
         (Response::from_parts(head, read.into()), verdict)
     }

@@ -32,6 +32,7 @@ use crate::token::Stamp;
 /// Only asked for where the answer does not exclude that: an error code inside a successful
 /// response ([`ErrorCodes::in_success`](crate::ErrorCodes::in_success)). A 401 does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a marker has nothing to add")]
 pub struct ReplaySafe;
 
 pub(crate) type Answer<ResBody> = Result<Response<ResponseBody<ResBody>>, BoxError>;
@@ -88,7 +89,14 @@ where
     B: Body + 'static,
     ResBody: Body,
 {
-    let Held { mut inner, options, session, ticket, head, body } = held;
+    let Held {
+        mut inner,
+        options,
+        session,
+        ticket,
+        head,
+        body,
+    } = held;
     let epoch = ticket.epoch();
     session.hold(ticket).await?;
     ready(&mut inner).await?;
@@ -130,7 +138,9 @@ where
     }
 
     // The refresh starts, or is joined, before anything else is waited for.
-    let next = call.session.reject(call.stamp, verdict == Verdict::EndSession);
+    let next = call
+        .session
+        .reject(call.stamp, verdict == Verdict::EndSession);
     if let Next::Fail(error) = next {
         return Ok(explain(rejection, error));
     }
@@ -141,7 +151,10 @@ where
     // Meanwhile the rejection is read to its end, so that its connection is free (P14).
     let (rejection, is_whole) = call.options.read(rejection).await;
     if !is_whole {
-        return Ok(explain(rejection, not_replayed(NotReplayed::RejectionUnread)));
+        return Ok(explain(
+            rejection,
+            not_replayed(NotReplayed::RejectionUnread),
+        ));
     }
     let late = matches!(next, Next::Go);
     if let Next::Wait(ticket) = next
@@ -241,5 +254,7 @@ async fn ready<Inner, Request>(inner: &mut Inner) -> Result<(), BoxError>
 where
     Inner: Service<Request, Error: Into<BoxError>>,
 {
-    std::future::poll_fn(|cx| inner.poll_ready(cx)).await.map_err(Into::into)
+    std::future::poll_fn(|cx| inner.poll_ready(cx))
+        .await
+        .map_err(Into::into)
 }

@@ -156,7 +156,7 @@ impl Session {
     ///
     /// Dropped, the tokens are either adopted or not.
     pub async fn adopt(&self, tokens: TokenSet) -> Result<(), RefreshError> {
-        self.loaded().await?;
+        self.load().await?;
         self.coordinator.adopt(tokens).await
     }
 
@@ -197,7 +197,7 @@ impl Session {
     ///
     /// Dropping it does not stop the refresh (P3).
     pub async fn refresh(&self) -> Result<(), RefreshError> {
-        self.loaded().await?;
+        self.load().await?;
         match self.coordinator.refresh() {
             Next::Go => Ok(()),
             Next::Wait(ticket) => ticket.wait().await,
@@ -216,7 +216,7 @@ impl Session {
     ///
     /// Dropping it does not stop a refresh (P3).
     pub async fn token(&self) -> Result<AccessToken, RefreshError> {
-        self.loaded().await?;
+        self.admitted().await?;
         let tokens = self.coordinator.tokens();
         tokens
             .map(|tokens| tokens.access_token().clone())
@@ -246,13 +246,32 @@ impl Session {
         }
     }
 
-    /// Waits as [`Admitted::Hold`] says. An attempt that failed is no reason not to send: there may
-    /// be a token, and the server decides. But "cannot say" is never taken for "no token".
+    /// Waits as [`Admitted::Hold`] says. What was loaded from the store is judged once more: it may
+    /// have expired since it was stored.
     pub(crate) async fn hold(&self, ticket: Ticket) -> Result<(), RefreshError> {
+        let (is_load, epoch, deadline) = (ticket.is_load(), ticket.epoch(), ticket.deadline());
+        self.wait(ticket).await?;
+        if !is_load {
+            return Ok(());
+        }
+        match self.admit() {
+            Admitted::Hold(next) if next.epoch() == epoch => {
+                self.wait(next.no_later_than(deadline)).await
+            }
+            Admitted::Refuse(error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// An attempt that failed is no reason not to send: there may be a token, and the server
+    /// decides. But "cannot say" is never taken for "no token".
+    async fn wait(&self, ticket: Ticket) -> Result<(), RefreshError> {
         let Err(error) = ticket.wait().await else {
             return Ok(());
         };
-        let unknown = self.absence().is_some_and(|absence| absence.kind() == Kind::NotLoggedIn);
+        let unknown = self
+            .absence()
+            .is_some_and(|absence| absence.kind() == Kind::NotLoggedIn);
         if unknown || matches!(error.kind(), Kind::WaitTimeout | Kind::WaiterLimit) {
             return Err(error);
         }
@@ -277,7 +296,8 @@ impl Session {
 
     /// Why there was no token a moment ago.
     pub(crate) fn absence_or_default(&self) -> RefreshError {
-        self.absence().unwrap_or(RefreshError::new(Kind::NotLoggedIn))
+        self.absence()
+            .unwrap_or_else(|| RefreshError::new(Kind::NotLoggedIn))
     }
 
     /// The caller has put a token of its own on the request, and it wins.
@@ -298,8 +318,16 @@ impl Session {
         }
     }
 
+    /// Reads the store, if that was not done yet.
+    async fn load(&self) -> Result<(), RefreshError> {
+        match self.status() {
+            SessionStatus::Unloaded => self.admitted().await,
+            _ => Ok(()),
+        }
+    }
+
     /// Waits for whatever a request would wait for.
-    async fn loaded(&self) -> Result<(), RefreshError> {
+    async fn admitted(&self) -> Result<(), RefreshError> {
         match self.admit() {
             Admitted::Go(..) => Ok(()),
             Admitted::Hold(ticket) => self.hold(ticket).await,
@@ -466,7 +494,11 @@ impl SessionBuilder {
         check_duration("reissue_timeout", self.reissue_timeout, MOST_TIMEOUT)?;
         check_duration("store_timeout", self.store_timeout, MOST_TIMEOUT)?;
         check_duration("wait_timeout", self.wait_timeout, MOST_TIMEOUT)?;
-        check_duration("the window of reissue_limit", self.reissue_limit.1, MOST_TIMEOUT)?;
+        check_duration(
+            "the window of reissue_limit",
+            self.reissue_limit.1,
+            MOST_TIMEOUT,
+        )?;
         check_duration("the first cool_down", first, MOST_TIMEOUT)?;
         check_duration("the longest cool_down", longest, MOST_TIMEOUT)?;
         if let Some(window) = self.refresh_ahead {
@@ -529,6 +561,7 @@ impl SelectSession for Session {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::exhaustive_structs, reason = "a marker has nothing to add")]
 pub struct SessionExtension;
 
 impl SelectSession for SessionExtension {

@@ -56,7 +56,8 @@ impl Due {
 
     /// Exactly at the moment counts as passed.
     pub(crate) fn passed(&self, now: &Now) -> bool {
-        self.instant.is_some_and(|at| now.instant >= at) || self.wall.is_some_and(|at| now.wall >= at)
+        self.instant.is_some_and(|at| now.instant >= at)
+            || self.wall.is_some_and(|at| now.wall >= at)
     }
 
     /// Spares the clocks where nothing will ever be due: most requests.

@@ -363,7 +363,16 @@ mod tests {
 
     #[test]
     fn what_may_not_stand_in_a_header_is_no_token() {
-        for text in ["", "a b", "a\rb", "a\nb", "a\0b", "t\u{f6}ken", "a\tb", "\u{7f}"] {
+        for text in [
+            "",
+            "a b",
+            "a\rb",
+            "a\nb",
+            "a\0b",
+            "t\u{f6}ken",
+            "a\tb",
+            "\u{7f}",
+        ] {
             assert!(AccessToken::new(text).is_err(), "{text:?}");
             assert!(RefreshToken::new(text).is_err(), "{text:?}");
         }
@@ -379,8 +388,15 @@ mod tests {
     #[test]
     fn debug_shows_neither_token() {
         let set = tokens().with_refresh_token("refresh").unwrap();
-        let shown = format!("{set:?} {:#?} {:?}", set.refresh_token(), set.access_token());
-        assert!(!shown.contains("\"access") && !shown.contains("\"refresh"), "{shown}");
+        let shown = format!(
+            "{set:?} {:#?} {:?}",
+            set.refresh_token(),
+            set.access_token()
+        );
+        assert!(
+            !shown.contains("\"access") && !shown.contains("\"refresh"),
+            "{shown}"
+        );
         assert!(shown.contains("AccessToken(redacted)"));
     }
 
@@ -422,7 +438,10 @@ mod tests {
     #[test]
     fn an_unknown_expiry_is_never_due() {
         let now = Now::read();
-        assert_eq!(tokens().lifetime(Some(seconds(30)), &now), Lifetime::UNKNOWN);
+        assert_eq!(
+            tokens().lifetime(Some(seconds(30)), &now),
+            Lifetime::UNKNOWN
+        );
         let told = tokens().with_expires_in(seconds(60)).lifetime(None, &now);
         assert_eq!((told.ahead, told.expires), (Due::NEVER, Due::NEVER));
     }
@@ -442,6 +461,11 @@ mod tests {
         let now = Now::read();
         let endless = tokens().with_expires_in(Duration::MAX);
         assert_eq!(endless.expires_at(), None);
-        assert!(!endless.lifetime(Some(Duration::MAX), &now).ahead.passed(&now));
+        assert!(
+            !endless
+                .lifetime(Some(Duration::MAX), &now)
+                .ahead
+                .passed(&now)
+        );
     }
 }

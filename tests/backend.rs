@@ -863,7 +863,7 @@ async fn a_database_that_cannot_be_opened_is_an_error_at_the_start() {
 
 /// The program, through cargo: one that lies about from an earlier build would prove nothing.
 fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["run", "--quiet", "--example", "backend"]);
     if !cfg!(debug_assertions) {
         command.arg("--release");

@@ -28,7 +28,11 @@ async fn a_dropped_leader_does_not_abandon_the_refresh() {
     world.release_reissues();
     assert_eq!(follower.await.unwrap().unwrap().status, StatusCode::OK);
     assert_eq!(world.counts().reissues, 1);
-    assert_eq!(store.access_token().as_deref(), Some("a-u-2"), "the rotated pair is kept");
+    assert_eq!(
+        store.access_token().as_deref(),
+        Some("a-u-2"),
+        "the rotated pair is kept"
+    );
 }
 
 // shows B93, B97
@@ -73,7 +77,11 @@ async fn a_request_may_be_dropped_at_any_await_point() {
             }
             let requests = world.counts().requests;
             settle_down().await;
-            assert_eq!(world.counts().requests, requests, "nothing of a dropped request is sent");
+            assert_eq!(
+                world.counts().requests,
+                requests,
+                "nothing of a dropped request is sent"
+            );
             assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
             assert_eq!(world.counts().reuses, 0, "dropped after {polls} polls");
             assert!(world.counts().reissues <= 1, "dropped after {polls} polls");
@@ -109,8 +117,15 @@ async fn a_call_of_the_session_may_be_dropped_at_any_await_point() {
             settle_down().await;
             let answer = world.client(&session).get().await.unwrap();
             let logged_out = call == "logout" && polls > 0;
-            let expected = if logged_out { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
-            assert_eq!(answer.status, expected, "{call} dropped after {polls} polls");
+            let expected = if logged_out {
+                StatusCode::UNAUTHORIZED
+            } else {
+                StatusCode::OK
+            };
+            assert_eq!(
+                answer.status, expected,
+                "{call} dropped after {polls} polls"
+            );
             assert_eq!(world.counts().reuses, 0);
         }
     }
@@ -125,10 +140,16 @@ async fn a_login_dropped_during_its_save_is_used_and_saved_later() {
     store.hold_writes();
     let login = session.login(world.tokens("u"));
     assert!(poll_then_drop(login, 3).await.is_none());
-    assert_eq!(world.client(&session).get().await.unwrap().status, StatusCode::OK);
+    assert_eq!(
+        world.client(&session).get().await.unwrap().status,
+        StatusCode::OK
+    );
     assert_eq!(store.access_token(), None);
     store.writes.add_permits(10);
     let mut status = session.subscribe();
-    status.wait_for(|status| format!("{status:?}").contains("saved: true")).await.unwrap();
+    status
+        .wait_for(|status| format!("{status:?}").contains("saved: true"))
+        .await
+        .unwrap();
     assert_eq!(store.access_token().as_deref(), Some("a-u-1"));
 }

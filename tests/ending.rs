@@ -37,7 +37,10 @@ async fn a_refusal_ends_the_session_for_everybody_once() {
     }
     assert_eq!(session.stats().ends, 1);
     assert!(status.has_changed().unwrap());
-    assert_eq!(status.borrow_and_update().end_reason(), Some(EndReason::Refused));
+    assert_eq!(
+        status.borrow_and_update().end_reason(),
+        Some(EndReason::Refused)
+    );
     for _ in 0..3 {
         client.get().await.unwrap();
     }
@@ -67,14 +70,19 @@ async fn after_the_end_requests_go_out_bare_and_the_issuer_is_left_alone() {
 async fn a_layer_that_requires_a_token_sends_nothing_without_one() {
     let world = World::new();
     let session = world.session();
-    let layer = TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap().require_token();
+    let layer = TokenRefreshLayer::new(support::ORIGIN, session.clone())
+        .unwrap()
+        .require_token();
     let client = Client::new(layer.layer(world.api()));
     assert!(refresh_error(&client.get().await.unwrap_err()).is_session_ended());
     session.login(world.tokens("u")).await.unwrap();
     assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
     session.logout().await.unwrap();
     let error = client.get().await.unwrap_err();
-    assert_eq!(refresh_error(&error).end_reason(), Some(EndReason::LoggedOut));
+    assert_eq!(
+        refresh_error(&error).end_reason(),
+        Some(EndReason::LoggedOut)
+    );
     assert_eq!(world.counts().requests, 1);
 }
 
@@ -88,11 +96,18 @@ async fn a_new_login_arms_everything_again() {
     for ends in 1..=7 {
         session.login(world.tokens("u")).await.unwrap();
         world.expire();
-        assert_eq!(client.get().await.unwrap().status, StatusCode::OK, "the refresh works again");
+        assert_eq!(
+            client.get().await.unwrap().status,
+            StatusCode::OK,
+            "the refresh works again"
+        );
         world.expire();
         world.script(Script::Refuse);
         client.get().await.unwrap();
-        assert!(status.borrow_and_update().end_reason().is_some(), "the end is told again");
+        assert!(
+            status.borrow_and_update().end_reason().is_some(),
+            "the end is told again"
+        );
         assert_eq!(session.stats().ends, ends);
     }
 }
@@ -126,7 +141,10 @@ async fn a_newer_pair_in_the_store_is_adopted_without_a_reissue() {
     session.login(world.tokens("u")).await.unwrap();
     world.expire();
     store.put(Some(world.tokens("u")));
-    assert_eq!(world.client(&session).get().await.unwrap().status, StatusCode::OK);
+    assert_eq!(
+        world.client(&session).get().await.unwrap().status,
+        StatusCode::OK
+    );
     assert_eq!((world.counts().reissues, session.stats().adopted), (0, 1));
 }
 
@@ -182,11 +200,19 @@ async fn an_answer_declared_final_ends_the_session_without_a_reissue() {
     let store = Store::new(None);
     let session = world.builder().store(store.clone()).build().unwrap();
     let layer = TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap();
-    let client = Client::new(layer.classify(classify_fn(gone_is_final)).layer(world.api()));
+    let client = Client::new(
+        layer
+            .classify(classify_fn(gone_is_final))
+            .layer(world.api()),
+    );
     session.login(world.tokens("u")).await.unwrap();
     world.expire();
     store.put(Some(world.tokens("u")));
-    assert_eq!(client.get().await.unwrap().status, StatusCode::OK, "adopted");
+    assert_eq!(
+        client.get().await.unwrap().status,
+        StatusCode::OK,
+        "adopted"
+    );
     world.expire();
     let why = client.get().await.unwrap().why.unwrap();
     assert_eq!(why.end_reason(), Some(EndReason::Rejected));
@@ -203,7 +229,10 @@ async fn a_subscriber_may_log_in_again_when_it_hears_of_the_end() {
     let subscriber = tokio::spawn({
         let (session, world, client) = (session.clone(), world.clone(), client.clone());
         async move {
-            status.wait_for(|status| status.end_reason().is_some()).await.unwrap();
+            status
+                .wait_for(|status| status.end_reason().is_some())
+                .await
+                .unwrap();
             session.login(world.tokens("u")).await.unwrap();
             client.get().await.unwrap().status
         }

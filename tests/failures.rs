@@ -35,7 +35,11 @@ async fn a_failure_reaches_everybody_who_joined_with_one_source_and_the_servers_
     sources.dedup();
     assert_eq!(sources.len(), 1);
     let counts = world.counts();
-    assert_eq!((counts.reissues, counts.requests), (1, 100), "and nobody is sent again");
+    assert_eq!(
+        (counts.reissues, counts.requests),
+        (1, 100),
+        "and nobody is sent again"
+    );
 }
 
 // shows B51, B53, B54, B62, P5
@@ -75,7 +79,11 @@ async fn retry_after_is_obeyed() {
 // shows B55, P6: four kinds of failure, and none but the refusal ends the session.
 #[tokio::test(start_paused = true)]
 async fn only_a_refusal_ends_the_session() {
-    for (script, pause) in [(Script::Transient, 1), (Script::Misconfigured, 60), (Script::Unknown, 10)] {
+    for (script, pause) in [
+        (Script::Transient, 1),
+        (Script::Misconfigured, 60),
+        (Script::Unknown, 10),
+    ] {
         let world = World::new();
         let session = world.logged_in("u").await;
         let client = world.client(&session);
@@ -85,7 +93,11 @@ async fn only_a_refusal_ends_the_session() {
         assert!(!why.is_session_ended(), "{why}");
         assert!(session.status().is_logged_in());
         advance(Duration::from_secs(pause)).await;
-        assert_eq!(client.get().await.unwrap().status, StatusCode::OK, "after {pause} s");
+        assert_eq!(
+            client.get().await.unwrap().status,
+            StatusCode::OK,
+            "after {pause} s"
+        );
     }
 }
 
@@ -98,7 +110,11 @@ async fn the_same_access_token_again_is_a_failure() {
     world.script(Script::SameToken);
     let answer = world.client(&session).get().await.unwrap();
     assert!(answer.why.unwrap().is_same_token());
-    assert_eq!(world.counts().requests, 1, "it is not sent again with the same token");
+    assert_eq!(
+        world.counts().requests,
+        1,
+        "it is not sent again with the same token"
+    );
 }
 
 // shows B54: a success ends the cool-down for good.
@@ -124,5 +140,9 @@ async fn a_failure_of_one_session_does_not_touch_another() {
     world.script(Script::Refuse);
     assert!(world.client(&one).get().await.unwrap().why.is_some());
     let answers = join_all((0..3).map(|_| world.client(&other).get())).await;
-    assert!(answers.into_iter().all(|answer| answer.unwrap().status == StatusCode::OK));
+    assert!(
+        answers
+            .into_iter()
+            .all(|answer| answer.unwrap().status == StatusCode::OK)
+    );
 }

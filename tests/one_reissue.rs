@@ -25,7 +25,12 @@ async fn a_good_token_is_put_on_each_request_and_nothing_else_happens() {
     let session = world.logged_in("u").await;
     let client = world.client(&session);
     all_ok(&client, 3).await;
-    assert!(world.seen().iter().all(|seen| seen.token.as_deref() == Some("a-u-1")));
+    assert!(
+        world
+            .seen()
+            .iter()
+            .all(|seen| seen.token.as_deref() == Some("a-u-1"))
+    );
     assert_eq!((world.counts().requests, world.counts().reissues), (3, 0));
     assert_eq!(session.stats().reissues, 0);
 }
@@ -124,7 +129,11 @@ async fn requests_that_come_during_the_refresh_carry_the_new_token_at_once() {
     for request in during {
         assert_eq!(request.await.unwrap().unwrap().status, StatusCode::OK);
     }
-    assert_eq!(world.counts().requests, 12, "the first twice, the others once");
+    assert_eq!(
+        world.counts().requests,
+        12,
+        "the first twice, the others once"
+    );
     assert_eq!(session.stats().waiters, 0);
 }
 
@@ -149,15 +158,43 @@ async fn a_refresh_by_hand_and_one_after_a_rejection_are_one() {
     assert_eq!(world.counts().reissues, 1);
 }
 
+// shows B38, the other way round.
+#[tokio::test]
+async fn a_refresh_by_hand_joins_the_one_after_a_rejection() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    world.expire();
+    world.hold_reissues();
+    let request = tokio::spawn(client.get());
+    world.until(|counts| counts.reissues == 1).await;
+    let by_hand = tokio::spawn({
+        let session = session.clone();
+        async move { session.refresh().await }
+    });
+    support::settle_down().await;
+    world.release_reissues();
+    by_hand.await.unwrap().unwrap();
+    assert_eq!(request.await.unwrap().unwrap().status, StatusCode::OK);
+    assert_eq!(world.counts().reissues, 1);
+}
+
 // shows B39, B63
 #[tokio::test]
 async fn sessions_do_not_share_a_refresh_and_clones_of_one_do() {
     let world = World::new();
     let (one, other) = (world.logged_in("one").await, world.logged_in("other").await);
     world.expire();
-    let clients = [world.client(&one), world.client(&one.clone()), world.client(&other)];
+    let clients = [
+        world.client(&one),
+        world.client(&one.clone()),
+        world.client(&other),
+    ];
     let answers = join_all(clients.iter().map(Client::get)).await;
-    let users: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().user).collect();
+    let users: Vec<_> = answers
+        .into_iter()
+        .map(|answer| answer.unwrap().user)
+        .collect();
     assert_eq!(users, ["one", "one", "other"]);
     assert_eq!(world.counts().reissues, 2);
     assert_eq!((one.stats().reissues, other.stats().reissues), (1, 1));
@@ -183,7 +220,9 @@ async fn the_callers_own_authorization_wins() {
     let world = World::new();
     let session = world.logged_in("u").await;
     let mut request = get("/items");
-    request.headers_mut().insert("authorization", "Bearer mine".parse().unwrap());
+    request
+        .headers_mut()
+        .insert("authorization", "Bearer mine".parse().unwrap());
     let answer = world.client(&session).send(request).await.unwrap();
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     assert_eq!(world.seen()[0].token.as_deref(), Some("mine"));

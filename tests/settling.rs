@@ -61,7 +61,10 @@ async fn a_reissue_that_is_never_answered_settles_everybody_at_its_deadline() {
     let begun = Instant::now();
     for answer in join_all((0..10).map(|_| client.get())).await {
         let answer = answer.unwrap();
-        assert_eq!((answer.status, answer.body.as_str()), (StatusCode::UNAUTHORIZED, "the server's own words"));
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (StatusCode::UNAUTHORIZED, "the server's own words")
+        );
         assert!(answer.why.unwrap().is_outcome_unknown());
     }
     assert_eq!(begun.elapsed().as_secs(), 10);
@@ -71,7 +74,11 @@ async fn a_reissue_that_is_never_answered_settles_everybody_at_its_deadline() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_longer_than_the_wait_timeout() {
     let world = World::new();
-    let session = world.builder().wait_timeout(Duration::from_secs(2)).build().unwrap();
+    let session = world
+        .builder()
+        .wait_timeout(Duration::from_secs(2))
+        .build()
+        .unwrap();
     session.login(world.tokens("u")).await.unwrap();
     let client = world.client(&session);
     world.expire();
@@ -80,12 +87,19 @@ async fn nobody_waits_longer_than_the_wait_timeout() {
     let rejected = tokio::spawn(client.get());
     world.until(|counts| counts.reissues == 1).await;
     let held = client.get().await.unwrap_err();
-    assert!(refresh_error(&held).is_wait_timeout(), "nothing was sent: {held}");
+    assert!(
+        refresh_error(&held).is_wait_timeout(),
+        "nothing was sent: {held}"
+    );
     let rejected = rejected.await.unwrap().unwrap();
     assert!(rejected.why.unwrap().is_wait_timeout());
     assert_eq!(begun.elapsed().as_secs(), 2);
     world.release_reissues();
-    assert_eq!(client.get().await.unwrap().status, StatusCode::OK, "the refresh went on");
+    assert_eq!(
+        client.get().await.unwrap().status,
+        StatusCode::OK,
+        "the refresh went on"
+    );
     assert_eq!(world.counts().reissues, 1);
 }
 
@@ -122,7 +136,11 @@ fn a_runtime_that_shuts_down_settles_those_who_wait_on_another() {
     other.block_on(support::settle_down());
     drop(first);
     let answer = other.block_on(waiting).unwrap().unwrap();
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "it was held back, and the server decided");
+    assert_eq!(
+        answer.status,
+        StatusCode::UNAUTHORIZED,
+        "it was held back, and the server decided"
+    );
     assert_eq!(session.stats().failures.unknown, 1);
 }
 
@@ -151,7 +169,9 @@ fn a_runtime_that_is_no_longer_driven_delays_others_no_longer_than_the_deadline(
                 break;
             }
             assert!(answer.why.unwrap().is_outcome_unknown());
-            tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await.unwrap_err();
+            tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>())
+                .await
+                .unwrap_err();
         }
     });
     assert_eq!(world.counts().reuses, 0);
@@ -162,8 +182,8 @@ fn a_runtime_that_is_no_longer_driven_delays_others_no_longer_than_the_deadline(
 fn without_any_runtime_a_rejection_is_returned_with_its_reason() {
     let world = World::new();
     let session = world.session();
-    block_on(session.login(world.tokens("u"))).unwrap_err();
-    runtime().block_on(session.login(world.tokens("u"))).unwrap();
+    // A login spawns nothing. But the first request of a session loads the store.
+    block_on(session.login(world.tokens("u"))).unwrap();
     let client = world.client(&session);
     assert_eq!(block_on(client.get()).unwrap().status, StatusCode::OK);
     world.expire();
@@ -178,8 +198,16 @@ fn without_any_runtime_a_rejection_is_returned_with_its_reason() {
 #[test]
 fn a_request_outside_of_any_runtime_uses_the_one_the_session_was_given() {
     let world = World::new();
-    let driven = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let session = world.builder().runtime(driven.handle().clone()).build().unwrap();
+    let driven = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let session = world
+        .builder()
+        .runtime(driven.handle().clone())
+        .build()
+        .unwrap();
     block_on(session.login(world.tokens("u"))).unwrap();
     world.expire();
     let answer = block_on(world.client(&session).get()).unwrap();

@@ -19,6 +19,7 @@ use super::Verdict;
 /// assert_eq!(judge(StatusCode::FORBIDDEN), Verdict::Abstain);
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::exhaustive_structs, reason = "it has no options")]
 pub struct DefaultClassifier;
 
 impl Classify for DefaultClassifier {

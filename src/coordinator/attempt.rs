@@ -47,7 +47,9 @@ tokio::task_local! {
 
 /// Is the caller a part of the reissue of this coordinator?
 pub(super) fn is_reissuing(coordinator: &Coordinator) -> bool {
-    REISSUING.try_with(|id| *id == id_of(coordinator)).unwrap_or(false)
+    REISSUING
+        .try_with(|id| *id == id_of(coordinator))
+        .unwrap_or(false)
 }
 
 fn id_of(coordinator: &Coordinator) -> usize {
@@ -114,9 +116,8 @@ async fn transact(mut guard: Guard, gate: Gate) {
 /// Ends when a login or a logout has settled this attempt. Abandoning it is no reason to stop: its
 /// result may still count.
 async fn superseded(mut outcome: watch::Receiver<Option<Outcome>>) {
-    let is_over = |outcome: &Option<Outcome>| {
-        matches!(outcome, Some(Err(error)) if error.is_session_ended())
-    };
+    let is_over =
+        |outcome: &Option<Outcome>| matches!(outcome, Some(Err(error)) if error.is_session_ended());
     if outcome.wait_for(is_over).await.is_err() {
         std::future::pending().await
     }
@@ -213,26 +214,43 @@ impl Guard {
 
     /// Newer tokens than ours, if there are any to be had without the issuer.
     async fn reread(&self) -> Result<Option<Fetched>, Completion> {
-        let (offer, dirty) = self.coordinator.with(|inner, _| (inner.take_offer(), inner.dirty));
+        let (offer, dirty) = self
+            .coordinator
+            .with(|inner, _| (inner.take_offer(), inner.dirty));
         if let Some(tokens) = offer {
-            return Ok(Some(Fetched { tokens, from: From::Offer }));
+            return Ok(Some(Fetched {
+                tokens,
+                from: From::Offer,
+            }));
         }
         if dirty {
             // What the store holds may be older than ours.
             return Ok(None);
         }
-        let stored = self.coordinator.load().await.map_err(|error| Completion::Failed(error, None))?;
+        let stored = self
+            .coordinator
+            .load()
+            .await
+            .map_err(|error| Completion::Failed(error, None))?;
         let ours = self.coordinator.tokens();
         let is_news = |stored: &TokenSet| !ours.is_some_and(|ours| ours.same_tokens(stored));
-        Ok(stored.filter(is_news).map(|tokens| Fetched { tokens, from: From::Store }))
+        Ok(stored.filter(is_news).map(|tokens| Fetched {
+            tokens,
+            from: From::Store,
+        }))
     }
 
     async fn reissue(&mut self, current: Option<TokenSet>) -> Prepared {
-        let begun = self.coordinator.with(|inner, now| inner.state.begin_reissue(self.number(), now));
+        let begun = self
+            .coordinator
+            .with(|inner, now| inner.state.begin_reissue(self.number(), now));
         begun.map_err(|error| Completion::Failed(error, None))?;
         count(&self.coordinator.counters.reissues);
         // Dropped from here on, nobody can say what became of the refresh token.
-        self.on_drop = Some(Completion::Failed(RefreshError::new(Kind::Interrupted), None));
+        self.on_drop = Some(Completion::Failed(
+            RefreshError::new(Kind::Interrupted),
+            None,
+        ));
         match self.ask(ReissueRequest::new(current.clone())).await {
             Ok(tokens) => self.accept(tokens, current).await,
             Err(error) => self.explain(error, current).await,
@@ -247,21 +265,30 @@ impl Guard {
         match timeout(coordinator.settings.reissue_timeout, call).await {
             Some(Ok(answer)) => answer,
             Some(Err(_)) => Err(ReissueError::unknown("the reissuer panicked")),
-            None => Err(ReissueError::unknown("no answer in the time allowed for a reissue")),
+            None => Err(ReissueError::unknown(
+                "no answer in the time allowed for a reissue",
+            )),
         }
     }
 
     async fn accept(&self, tokens: TokenSet, current: Option<TokenSet>) -> Prepared {
         let tokens = self.coordinator.with(|_, now| tokens.received(now));
         let Some(current) = current else {
-            return Ok(Fetched { tokens, from: From::Issuer });
+            return Ok(Fetched {
+                tokens,
+                from: From::Issuer,
+            });
         };
         if tokens.access_token().same(current.access_token()) {
-            self.keep_rotated(tokens.refresh_token().cloned(), Some(&current)).await;
+            self.keep_rotated(tokens.refresh_token().cloned(), Some(&current))
+                .await;
             return Err(Completion::Failed(RefreshError::new(Kind::SameToken), None));
         }
         let tokens = tokens.inherit(&current);
-        Ok(Fetched { tokens, from: From::Issuer })
+        Ok(Fetched {
+            tokens,
+            from: From::Issuer,
+        })
     }
 
     /// What the issuer's refusal, or its silence, means for the session.
@@ -279,9 +306,13 @@ impl Guard {
                 };
             }
         };
-        self.keep_rotated(error.rotated.clone(), current.as_ref()).await;
+        self.keep_rotated(error.rotated.clone(), current.as_ref())
+            .await;
         let retry_after = error.retry_after;
-        Err(Completion::Failed(RefreshError::with_source(kind, error), retry_after))
+        Err(Completion::Failed(
+            RefreshError::with_source(kind, error),
+            retry_after,
+        ))
     }
 
     /// An answer that was of no use otherwise may have rotated the refresh token.
@@ -367,7 +398,8 @@ impl Guard {
 impl Coordinator {
     /// Brings the outcome of an attempt into the state, and settles those who wait for it.
     fn finish(self: &Arc<Self>, guard: &Guard, completion: Completion) -> bool {
-        if matches!(&completion, Completion::Installed(fetched, _) if fetched.from != From::Issuer) {
+        if matches!(&completion, Completion::Installed(fetched, _) if fetched.from != From::Issuer)
+        {
             count(&self.counters.adopted);
         }
         let Some((outcome, ended, running)) = self.apply(guard.start.number, completion) else {
@@ -379,7 +411,10 @@ impl Coordinator {
         if ended {
             count(&self.counters.ends);
         }
-        guard.record(&outcome, running.as_ref().map_or(0, |running| running.joined));
+        guard.record(
+            &outcome,
+            running.as_ref().map_or(0, |running| running.joined),
+        );
         if let Some(running) = running {
             running.outcome.send_replace(Some(outcome));
         }
@@ -398,7 +433,11 @@ impl Coordinator {
                 Completion::Ended(error) => (Settled::Ended(error), None),
                 Completion::Failed(error, retry_after) => {
                     let jitter = fastrand::f64();
-                    let failure = Failure { error, retry_after, jitter };
+                    let failure = Failure {
+                        error,
+                        retry_after,
+                        jitter,
+                    };
                     (Settled::Failed(failure), None)
                 }
                 Completion::Installed(fetched, saved) => {
@@ -419,7 +458,9 @@ impl Coordinator {
             } else if verdict.ended {
                 inner.put(attach, None, true);
             }
-            let running = inner.running.take_if(|running| running.start.number == number);
+            let running = inner
+                .running
+                .take_if(|running| running.start.number == number);
             Some((verdict.outcome, verdict.ended, running))
         })
     }
@@ -428,7 +469,10 @@ impl Coordinator {
     fn offer(&self, start: &Start, tokens: TokenSet) {
         self.with(|inner, _| {
             if inner.state.stamp() == start.stamp {
-                inner.offer = Some(Offer { stamp: start.stamp, tokens });
+                inner.offer = Some(Offer {
+                    stamp: start.stamp,
+                    tokens,
+                });
             }
         });
     }
@@ -437,7 +481,10 @@ impl Coordinator {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(completion) = self.on_drop.take() {
-            let unsaved = matches!(&completion, Completion::Installed(..) | Completion::Saved(_));
+            let unsaved = matches!(
+                &completion,
+                Completion::Installed(..) | Completion::Saved(_)
+            );
             if self.coordinator.clone().finish(self, completion) && unsaved {
                 self.coordinator.sync_later();
             }
@@ -447,11 +494,15 @@ impl Drop for Guard {
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("start", &self.start).finish_non_exhaustive()
+        f.debug_struct("Guard")
+            .field("start", &self.start)
+            .finish_non_exhaustive()
     }
 }
 
 /// By the wall clock: these tokens were fetched in another process.
 fn has_expired(tokens: &TokenSet) -> bool {
-    tokens.expires_at().is_some_and(|at| at <= std::time::SystemTime::now())
+    tokens
+        .expires_at()
+        .is_some_and(|at| at <= std::time::SystemTime::now())
 }

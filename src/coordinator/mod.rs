@@ -22,9 +22,9 @@ mod storage;
 mod ticket;
 
 pub(crate) use state::Rules;
-pub(crate) use stats::count;
 pub use stats::FailureStats;
 pub use stats::Stats;
+pub(crate) use stats::count;
 pub use status::SessionStatus;
 pub(crate) use ticket::Ticket;
 
@@ -317,8 +317,7 @@ impl Coordinator {
         };
         running.joined += 1;
         let outcome = running.outcome.subscribe();
-        let start = &running.start;
-        match Ticket::new(self, outcome, (start.stamp.epoch, start.deadline)) {
+        match Ticket::new(self, outcome, running.start) {
             Ok(ticket) => Next::Wait(ticket),
             Err(error) => Next::Fail(error),
         }
@@ -337,7 +336,10 @@ impl Coordinator {
     }
 
     fn runtime(&self) -> Option<Handle> {
-        self.settings.runtime.clone().or_else(|| Handle::try_current().ok())
+        self.settings
+            .runtime
+            .clone()
+            .or_else(|| Handle::try_current().ok())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -352,7 +354,10 @@ impl Coordinator {
         let abandoned = inner.abandon_overdue(&now);
         let result = change(&mut inner, &now);
         self.publish(&inner, &now);
-        let tell = inner.state.status().is_some_and(|status| mem::replace(&mut inner.told, status) != status);
+        let tell = inner
+            .state
+            .status()
+            .is_some_and(|status| mem::replace(&mut inner.told, status) != status);
         drop(inner);
         if let Some((outcome, error)) = abandoned {
             outcome.send_replace(Some(Err(error)));
@@ -385,7 +390,11 @@ impl Coordinator {
 
     fn facts(&self, tokens: &TokenSet, saved: bool, now: &Now) -> Token {
         let renewable = self.settings.self_sufficient || tokens.refresh_token().is_some();
-        Token::new(tokens.lifetime(self.settings.refresh_ahead, now), renewable, saved)
+        Token::new(
+            tokens.lifetime(self.settings.refresh_ahead, now),
+            renewable,
+            saved,
+        )
     }
 
     /// Waits for the gate for at most `limit`: as long as those before it may take. A gate that does
@@ -434,7 +443,9 @@ impl Inner {
     }
 
     fn put(&mut self, attach: &Attach, tokens: Option<TokenSet>, dirty: bool) {
-        self.header = tokens.as_ref().and_then(|tokens| attach.render(tokens.access_token()));
+        self.header = tokens
+            .as_ref()
+            .and_then(|tokens| attach.render(tokens.access_token()));
         self.tokens = tokens;
         self.revision += 1;
         self.dirty = dirty;
@@ -458,8 +469,14 @@ impl Inner {
     ) -> Option<(watch::Sender<Option<Outcome>>, RefreshError)> {
         let (number, error) = self.state.abandon_overdue(now.instant)?;
         self.gate = Gate::default();
-        let running = self.running.as_ref().filter(|running| running.start.number == number)?;
-        tracing::warn!(attempt = number, "the refresh is abandoned: it is past its deadline");
+        let running = self
+            .running
+            .as_ref()
+            .filter(|running| running.start.number == number)?;
+        tracing::warn!(
+            attempt = number,
+            "the refresh is abandoned: it is past its deadline"
+        );
         Some((running.outcome.clone(), error))
     }
 }
@@ -474,6 +491,8 @@ impl fmt::Debug for Coordinator {
 
 fn settle_replaced(running: Option<Running>, reason: EndReason) {
     if let Some(running) = running {
-        running.outcome.send_replace(Some(Err(RefreshError::ended(reason))));
+        running
+            .outcome
+            .send_replace(Some(Err(RefreshError::ended(reason))));
     }
 }

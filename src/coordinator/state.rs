@@ -233,7 +233,9 @@ impl State {
 
     /// A request wants to be sent.
     pub(crate) fn admit(&mut self, now: &Now) -> Admission {
-        let expired = self.token().is_some_and(|token| token.lifetime.expires.passed(now));
+        let expired = self
+            .token()
+            .is_some_and(|token| token.lifetime.expires.passed(now));
         if let Some(attempt) = self.running() {
             // P1: whoever finds the token expired joins the refresh ahead that is under way.
             attempt.blocking |= expired;
@@ -252,10 +254,12 @@ impl State {
             Login::Absent => Admission::Go,
             Login::Live(token) if expired || token.rejected != Rejected::No => {
                 // In a cool-down it goes out as it is: the server decides (P5).
-                self.try_start(true, now).map_or(Admission::Go, Admission::Start)
+                self.try_start(true, now)
+                    .map_or(Admission::Go, Admission::Start)
             }
             Login::Live(token) if token.refused.is_none() && token.lifetime.ahead.passed(now) => {
-                self.try_start(false, now).map_or(Admission::Go, Admission::GoAndStart)
+                self.try_start(false, now)
+                    .map_or(Admission::Go, Admission::GoAndStart)
             }
             Login::Live(_) => Admission::Go,
         }
@@ -281,7 +285,8 @@ impl State {
         if !rejected {
             return Recovery::Replay;
         }
-        self.try_start(true, now).map_or_else(Recovery::Fail, Recovery::Start)
+        self.try_start(true, now)
+            .map_or_else(Recovery::Fail, Recovery::Start)
     }
 
     /// Remembers that this generation is no good, if it is the current one (P2).
@@ -309,10 +314,13 @@ impl State {
             Login::Absent if !self.rules.self_sufficient => {
                 Recovery::Fail(RefreshError::new(Kind::NotLoggedIn))
             }
-            Login::Live(Token { refused: Some(error), .. }) => Recovery::Fail(error.clone()),
-            Login::Absent | Login::Live(_) => {
-                self.try_start(false, now).map_or_else(Recovery::Fail, Recovery::Start)
-            }
+            Login::Live(Token {
+                refused: Some(error),
+                ..
+            }) => Recovery::Fail(error.clone()),
+            Login::Absent | Login::Live(_) => self
+                .try_start(false, now)
+                .map_or_else(Recovery::Fail, Recovery::Start),
         }
     }
 
@@ -349,7 +357,11 @@ impl State {
 
     /// May this attempt ask the issuer now? Adoption does not count, so it is asked this late.
     pub(crate) fn begin_reissue(&mut self, number: u64, now: &Now) -> Result<(), RefreshError> {
-        if !self.attempt.as_ref().is_some_and(|attempt| attempt.number == number && !attempt.abandoned) {
+        if !self
+            .attempt
+            .as_ref()
+            .is_some_and(|attempt| attempt.number == number && !attempt.abandoned)
+        {
             return Err(RefreshError::new(Kind::WaitTimeout));
         }
         if self.has_lived_out(now) {
@@ -363,7 +375,9 @@ impl State {
     /// Does the result of this attempt still count? Not after a login, a logout, an end, or the
     /// start of its successor (P8).
     pub(crate) fn counts(&self, number: u64) -> bool {
-        self.attempt.as_ref().is_some_and(|attempt| attempt.number == number)
+        self.attempt
+            .as_ref()
+            .is_some_and(|attempt| attempt.number == number)
     }
 
     /// The attempt has come to its end. `None` when it no longer counts.
@@ -371,9 +385,18 @@ impl State {
         let attempt = self.attempt.take_if(|attempt| attempt.number == number)?;
         let mut ended = false;
         let outcome = match how {
-            Settled::Installed(token) => Ok(self.install(token)),
-            Settled::Loaded(token) => Ok(self.load(token)),
-            Settled::Saved(saved) => Ok(self.mark_saved(saved)),
+            Settled::Installed(token) => {
+                self.install(token);
+                Ok(())
+            }
+            Settled::Loaded(token) => {
+                self.load(token);
+                Ok(())
+            }
+            Settled::Saved(saved) => {
+                self.mark_saved(saved);
+                Ok(())
+            }
             Settled::Unchanged => Ok(()),
             Settled::Failed(failure) => Err(self.fail(attempt.cause, failure, now.instant)),
             Settled::Refused(error) if self.is_usable(now) => Err(self.keep_refused(&error)),
@@ -426,7 +449,10 @@ impl State {
     /// What subscribers are told; `None` while the tokens of a login are being saved, for they are
     /// told of it afterwards.
     pub(crate) fn status(&self) -> Option<SessionStatus> {
-        let saving = self.attempt.as_ref().is_some_and(|attempt| attempt.cause == Cause::Login);
+        let saving = self
+            .attempt
+            .as_ref()
+            .is_some_and(|attempt| attempt.cause == Cause::Login);
         (!saving).then(|| self.settled_status())
     }
 
@@ -567,7 +593,10 @@ impl State {
     fn fail(&mut self, cause: Cause, failure: Failure, now: Instant) -> RefreshError {
         // B7: after a load that failed, the next request tries again.
         // Nobody was asked for anything that would have to be left alone now.
-        let unasked = matches!(failure.error.kind(), Kind::NoRuntime | Kind::NotStarted | Kind::ReissueLimit);
+        let unasked = matches!(
+            failure.error.kind(),
+            Kind::NoRuntime | Kind::NotStarted | Kind::ReissueLimit
+        );
         if cause != Cause::Load && !unasked {
             self.failures = self.failures.saturating_add(1);
             self.cooling = Some(Cooling {
@@ -580,10 +609,15 @@ impl State {
 
     fn cool_down(&self, failure: &Failure) -> Duration {
         let (first, most) = self.rules.cool_down;
-        let doublings = 1_u32.checked_shl(self.failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        let doublings = 1_u32
+            .checked_shl(self.failures.saturating_sub(1))
+            .unwrap_or(u32::MAX);
         let backoff = first.saturating_mul(doublings).min(most);
         let backoff = backoff.mul_f64(0.5 + failure.jitter.clamp(0.0, 1.0) / 2.0);
-        let asked = failure.retry_after.unwrap_or_default().min(MOST_RETRY_AFTER);
+        let asked = failure
+            .retry_after
+            .unwrap_or_default()
+            .min(MOST_RETRY_AFTER);
         let least = match failure.error.kind() {
             Kind::Misconfigured => MISCONFIGURED,
             _ if failure.error.is_outcome_unknown() => self.rules.quarantine,
@@ -608,7 +642,10 @@ impl State {
     }
 
     fn is_held(&self) -> bool {
-        let blocked = self.attempt.as_ref().is_some_and(|attempt| attempt.blocking && !attempt.abandoned);
+        let blocked = self
+            .attempt
+            .as_ref()
+            .is_some_and(|attempt| attempt.blocking && !attempt.abandoned);
         blocked
             || match &self.login {
                 Login::Unloaded => true,
@@ -622,7 +659,10 @@ impl State {
         let Some(token) = self.token() else {
             return Due::NEVER;
         };
-        let running = self.attempt.as_ref().is_some_and(|attempt| !attempt.abandoned);
+        let running = self
+            .attempt
+            .as_ref()
+            .is_some_and(|attempt| !attempt.abandoned);
         if running || token.refused.is_some() {
             return token.lifetime.expires;
         }

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use super::Coordinator;
 use super::Outcome;
+use super::state::Cause;
+use super::state::Start;
 use crate::error::Kind;
 use crate::error::RefreshError;
 use crate::time::timeout;
@@ -17,7 +19,7 @@ use crate::time::timeout;
 pub(crate) struct Ticket {
     coordinator: Arc<Coordinator>,
     outcome: watch::Receiver<Option<Outcome>>,
-    epoch: u64,
+    start: Start,
     /// The attempt's own deadline, or this waiter's where that is sooner.
     deadline: Instant,
 }
@@ -26,7 +28,7 @@ impl Ticket {
     pub(super) fn new(
         coordinator: &Arc<Coordinator>,
         outcome: watch::Receiver<Option<Outcome>>,
-        (epoch, attempt_deadline): (u64, Instant),
+        start: Start,
     ) -> Result<Self, RefreshError> {
         let waiters = &coordinator.counters.waiters;
         if waiters.fetch_add(1, Ordering::Relaxed) >= coordinator.settings().waiter_limit {
@@ -37,14 +39,29 @@ impl Ticket {
         Ok(Self {
             coordinator: coordinator.clone(),
             outcome,
-            epoch,
-            deadline: own_deadline.min(attempt_deadline),
+            start,
+            deadline: own_deadline.min(start.deadline),
         })
     }
 
     /// The login that this attempt belongs to.
     pub(crate) fn epoch(&self) -> u64 {
-        self.epoch
+        self.start.stamp.epoch
+    }
+
+    /// What it waits for is the first look into the store.
+    pub(crate) fn is_load(&self) -> bool {
+        self.start.cause == Cause::Load
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// For a request that has waited before.
+    pub(crate) fn no_later_than(mut self, deadline: Instant) -> Self {
+        self.deadline = self.deadline.min(deadline);
+        self
     }
 
     /// # Cancel safety
@@ -77,7 +94,10 @@ async fn settled(outcome: &mut watch::Receiver<Option<Outcome>>) -> Outcome {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.coordinator.counters.waiters.fetch_sub(1, Ordering::Relaxed);
+        self.coordinator
+            .counters
+            .waiters
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -2,7 +2,7 @@
 //! API that knows which access tokens are good. Both are scripted by the test and keep a log.
 
 // Each test file is a crate of its own and uses a part of this.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code)]
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
@@ -111,10 +111,16 @@ impl World {
     pub fn tokens(&self, user: &str) -> TokenSet {
         let mut facts = self.lock();
         facts.serial += 1;
-        let (access, refresh) = (format!("a-{user}-{}", facts.serial), format!("r-{user}-{}", facts.serial));
+        let (access, refresh) = (
+            format!("a-{user}-{}", facts.serial),
+            format!("r-{user}-{}", facts.serial),
+        );
         facts.good.insert(access.clone());
         facts.revoked.remove(user);
-        TokenSet::new(access).unwrap().with_refresh_token(refresh).unwrap()
+        TokenSet::new(access)
+            .unwrap()
+            .with_refresh_token(refresh)
+            .unwrap()
     }
 
     /// From now on no access token of before is good.
@@ -244,9 +250,22 @@ impl World {
     {
         let (head, body) = request.into_parts();
         let header = head.headers.get("authorization");
-        let token = header.map(|value| value.to_str().unwrap().trim_start_matches("Bearer ").to_owned());
-        let good = token.as_ref().is_some_and(|token| self.lock().good.contains(token));
-        let body = body.collect().await.map_err(Into::into)?.to_bytes().to_vec();
+        let token = header.map(|value| {
+            value
+                .to_str()
+                .unwrap()
+                .trim_start_matches("Bearer ")
+                .to_owned()
+        });
+        let good = token
+            .as_ref()
+            .is_some_and(|token| self.lock().good.contains(token));
+        let body = body
+            .collect()
+            .await
+            .map_err(Into::into)?
+            .to_bytes()
+            .to_vec();
         let seen = Seen {
             method: head.method,
             uri: head.uri,
@@ -259,10 +278,17 @@ impl World {
             counts.rejections += usize::from(!good);
         });
         self.answers.acquire().await?.forget();
-        let user = token.unwrap_or_default().split('-').nth(1).unwrap_or_default().to_owned();
+        let user = token
+            .unwrap_or_default()
+            .split('-')
+            .nth(1)
+            .unwrap_or_default()
+            .to_owned();
         let answer = match good {
             true => Response::builder().header("x-user", user).body(body.into()),
-            false => Response::builder().status(401).body("the server's own words".into()),
+            false => Response::builder()
+                .status(401)
+                .body("the server's own words".into()),
         };
         Ok(answer?)
     }
@@ -360,7 +386,10 @@ where
 {
     let (head, body) = response.into_parts();
     let body = body.collect().await.map_err(Into::into)?.to_bytes();
-    let user = head.headers.get("x-user").map(|user| user.to_str().unwrap().to_owned());
+    let user = head
+        .headers
+        .get("x-user")
+        .map(|user| user.to_str().unwrap().to_owned());
     Ok(Answer {
         status: head.status,
         user: user.unwrap_or_default(),
@@ -370,7 +399,9 @@ where
 }
 
 pub fn get(path: &str) -> Request<Full<Bytes>> {
-    Request::get(format!("{ORIGIN}{path}")).body(Full::default()).unwrap()
+    Request::get(format!("{ORIGIN}{path}"))
+        .body(Full::default())
+        .unwrap()
 }
 
 pub fn post(path: &str, body: &str) -> Request<Full<Bytes>> {
@@ -380,7 +411,9 @@ pub fn post(path: &str, body: &str) -> Request<Full<Bytes>> {
 
 /// The refresh error in a failure of the service itself.
 pub fn refresh_error(error: &BoxError) -> &RefreshError {
-    error.downcast_ref().unwrap_or_else(|| panic!("no RefreshError: {error}"))
+    error
+        .downcast_ref()
+        .unwrap_or_else(|| panic!("no RefreshError: {error}"))
 }
 
 /// Polls `future` at most `polls` times, lets everything else run in between, then drops it.
@@ -473,7 +506,10 @@ impl Store {
     async fn write(&self, tokens: Option<TokenSet>) -> Result<(), BoxError> {
         self.written.send_modify(|n| *n += 1);
         self.writes.acquire().await?.forget();
-        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut state = self
+            .state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         if state.panic {
             drop(state);
             panic!("scripted");

@@ -44,7 +44,9 @@ fn live(token: Token, now: &Now) -> State {
         panic!("the first request loads the store");
     };
     assert_eq!(start.cause, Cause::Load);
-    state.settle(start.number, Settled::Loaded(Some(token)), now).unwrap();
+    state
+        .settle(start.number, Settled::Loaded(Some(token)), now)
+        .unwrap();
     state
 }
 
@@ -78,8 +80,12 @@ fn failed(recovery: Recovery) -> Kind {
 fn cycle(state: &mut State, now: &Now) -> Result<(), Kind> {
     match state.reject(state.stamp(), false, now) {
         Recovery::Start(start) => {
-            state.begin_reissue(start.number, now).map_err(|error| error.kind())?;
-            state.settle(start.number, Settled::Installed(token()), now).unwrap();
+            state
+                .begin_reissue(start.number, now)
+                .map_err(|error| error.kind())?;
+            state
+                .settle(start.number, Settled::Installed(token()), now)
+                .unwrap();
             Ok(())
         }
         other => Err(failed(other)),
@@ -141,7 +147,10 @@ fn new_requests_wait_for_a_refresh_after_a_rejection_and_not_for_one_ahead() {
 
     let mut state = live(expiring(&now), &now);
     assert!(matches!(state.admit(&later(&now, 89)), Admission::Go));
-    assert!(matches!(state.admit(&later(&now, 90)), Admission::GoAndStart(_)));
+    assert!(matches!(
+        state.admit(&later(&now, 90)),
+        Admission::GoAndStart(_)
+    ));
     assert!(!state.view(&later(&now, 90)).held);
     assert!(matches!(state.admit(&later(&now, 91)), Admission::Go));
 }
@@ -155,7 +164,10 @@ fn a_refresh_ahead_is_joined_when_the_token_expires_or_is_rejected() {
         panic!("a refresh ahead is due");
     };
     let mut rejected = state.clone();
-    assert!(matches!(rejected.reject(rejected.stamp(), false, &later(&now, 91)), Recovery::Join));
+    assert!(matches!(
+        rejected.reject(rejected.stamp(), false, &later(&now, 91)),
+        Recovery::Join
+    ));
     assert!(rejected.view(&later(&now, 91)).held);
     assert!(matches!(state.admit(&later(&now, 100)), Admission::Join));
 }
@@ -166,11 +178,19 @@ fn rejections_in_a_cool_down_share_the_failure_and_the_first_one_after_it_starts
     let now = Now::read();
     let mut state = live(token(), &now);
     let start = started(state.reject(state.stamp(), false, &now));
-    state.settle(start.number, failure(Kind::Transient), &now).unwrap();
+    state
+        .settle(start.number, failure(Kind::Transient), &now)
+        .unwrap();
     for _ in 0..50 {
-        assert_eq!(failed(state.reject(state.stamp(), false, &now)), Kind::Transient);
+        assert_eq!(
+            failed(state.reject(state.stamp(), false, &now)),
+            Kind::Transient
+        );
     }
-    assert!(matches!(state.admit(&now), Admission::Go), "the server decides");
+    assert!(
+        matches!(state.admit(&now), Admission::Go),
+        "the server decides"
+    );
     started(state.reject(state.stamp(), false, &later(&now, 1)));
 }
 
@@ -190,9 +210,16 @@ fn the_cool_down_doubles_up_to_its_longest_and_obeys_retry_after() {
     };
     assert_eq!(pause(transient(None, 1.0)), seconds(1));
     assert_eq!(pause(transient(None, 1.0)), seconds(2));
-    assert_eq!(pause(transient(None, 0.0)), seconds(2), "jitter takes up to a half");
+    assert_eq!(
+        pause(transient(None, 0.0)),
+        seconds(2),
+        "jitter takes up to a half"
+    );
     assert_eq!(pause(transient(Some(seconds(100)), 1.0)), seconds(100));
-    assert_eq!(pause(transient(Some(seconds(86_400)), 1.0)), MOST_RETRY_AFTER);
+    assert_eq!(
+        pause(transient(Some(seconds(86_400)), 1.0)),
+        MOST_RETRY_AFTER
+    );
     for _ in 0..40 {
         pause(transient(None, 1.0));
     }
@@ -205,8 +232,13 @@ fn an_unknown_outcome_is_followed_by_a_quarantine() {
     let now = Now::read();
     let mut state = live(token(), &now);
     let start = started(state.reject(state.stamp(), false, &now));
-    state.settle(start.number, failure(Kind::OutcomeUnknown), &now).unwrap();
-    assert_eq!(failed(state.reject(state.stamp(), false, &later(&now, 9))), Kind::OutcomeUnknown);
+    state
+        .settle(start.number, failure(Kind::OutcomeUnknown), &now)
+        .unwrap();
+    assert_eq!(
+        failed(state.reject(state.stamp(), false, &later(&now, 9))),
+        Kind::OutcomeUnknown
+    );
     started(state.reject(state.stamp(), false, &later(&now, 10)));
 }
 
@@ -221,8 +253,16 @@ fn a_refusal_after_a_rejection_ends_the_session_and_nothing_is_started_afterward
     assert!(verdict.ended);
     let ended = Kind::Ended(EndReason::Refused);
     assert_eq!(verdict.outcome.unwrap_err().kind(), ended);
-    assert_eq!(failed(state.reject(stamp, false, &now)), ended, "a straggler");
-    assert_eq!(failed(state.reject(state.stamp(), false, &now)), ended, "a bare request");
+    assert_eq!(
+        failed(state.reject(stamp, false, &now)),
+        ended,
+        "a straggler"
+    );
+    assert_eq!(
+        failed(state.reject(state.stamp(), false, &now)),
+        ended,
+        "a bare request"
+    );
     assert!(matches!(state.admit(&now), Admission::Go));
     assert_eq!(failed(state.refresh(&now)), ended);
 }
@@ -235,9 +275,14 @@ fn a_refusal_ahead_of_expiry_ends_the_session_only_with_the_rejection_or_the_exp
     let Admission::GoAndStart(start) = state.admit(&later(&now, 90)) else {
         panic!("a refresh ahead is due");
     };
-    let verdict = state.settle(start.number, refused(), &later(&now, 91)).unwrap();
+    let verdict = state
+        .settle(start.number, refused(), &later(&now, 91))
+        .unwrap();
     assert!(!verdict.ended);
-    assert!(matches!(state.admit(&later(&now, 99)), Admission::Go), "no further reissue");
+    assert!(
+        matches!(state.admit(&later(&now, 99)), Admission::Go),
+        "no further reissue"
+    );
 
     let mut rejected = state.clone();
     let end = started(rejected.reject(rejected.stamp(), false, &later(&now, 92)));
@@ -265,13 +310,19 @@ fn a_final_answer_ends_the_session_of_the_current_stamp_only() {
 fn nothing_counts_across_a_login_or_a_logout() {
     let now = Now::read();
     for log_in in [true, false] {
-        for late in [Settled::Installed(token()), refused(), failure(Kind::Transient)] {
+        for late in [
+            Settled::Installed(token()),
+            refused(),
+            failure(Kind::Transient),
+        ] {
             let mut state = live(token(), &now);
             let stamp = state.stamp();
             let start = started(state.reject(stamp, false, &now));
             if log_in {
                 let login = state.log_in(token(), &now);
-                state.settle(login.number, Settled::Saved(true), &now).unwrap();
+                state
+                    .settle(login.number, Settled::Saved(true), &now)
+                    .unwrap();
             } else {
                 state.log_out().unwrap();
             }
@@ -279,7 +330,10 @@ fn nothing_counts_across_a_login_or_a_logout() {
             assert!(!state.counts(start.number));
             assert!(state.settle(start.number, late, &now).is_none());
             assert_eq!(before, format!("{:?}", (state.stamp(), state.status())));
-            assert!(matches!(failed(state.reject(stamp, false, &now)), Kind::Ended(_)));
+            assert!(matches!(
+                failed(state.reject(stamp, false, &now)),
+                Kind::Ended(_)
+            ));
         }
     }
 }
@@ -294,7 +348,9 @@ fn a_login_clears_the_window_and_the_cool_down() {
     }
     assert_eq!(cycle(&mut state, &now), Err(Kind::ReissueLimit));
     let login = state.log_in(token(), &now);
-    state.settle(login.number, Settled::Saved(true), &now).unwrap();
+    state
+        .settle(login.number, Settled::Saved(true), &now)
+        .unwrap();
     cycle(&mut state, &now).unwrap();
 }
 
@@ -333,7 +389,9 @@ fn a_reissue_after_a_lived_out_lifetime_does_not_count() {
             other => panic!("the token has expired: {other:?}"),
         };
         state.begin_reissue(start.number, &now).unwrap();
-        state.settle(start.number, Settled::Installed(expiring(&now)), &now).unwrap();
+        state
+            .settle(start.number, Settled::Installed(expiring(&now)), &now)
+            .unwrap();
     }
 }
 
@@ -345,14 +403,24 @@ fn an_abandoned_attempt_counts_until_its_successor_starts() {
     let start = started(state.reject(state.stamp(), false, &now));
     assert!(state.abandon_overdue(now.instant + seconds(24)).is_none());
     assert!(state.abandon_overdue(now.instant + seconds(25)).is_some());
-    assert!(state.begin_reissue(start.number, &now).is_err(), "it may not begin one now");
+    assert!(
+        state.begin_reissue(start.number, &now).is_err(),
+        "it may not begin one now"
+    );
     let mut late = state.clone();
-    assert!(late.settle(start.number, Settled::Installed(token()), &now).is_some());
+    assert!(
+        late.settle(start.number, Settled::Installed(token()), &now)
+            .is_some()
+    );
 
     let quarantined = state.reject(state.stamp(), false, &later(&now, 34));
     assert_eq!(failed(quarantined), Kind::OutcomeUnknown);
     started(state.reject(state.stamp(), false, &later(&now, 35)));
-    assert!(state.settle(start.number, Settled::Installed(token()), &now).is_none());
+    assert!(
+        state
+            .settle(start.number, Settled::Installed(token()), &now)
+            .is_none()
+    );
 }
 
 // shows B7
@@ -364,7 +432,9 @@ fn after_a_load_that_failed_the_next_request_tries_again() {
         let Admission::Start(start) = state.admit(&now) else {
             panic!("it is loaded");
         };
-        state.settle(start.number, failure(Kind::Store), &now).unwrap();
+        state
+            .settle(start.number, failure(Kind::Store), &now)
+            .unwrap();
     }
 }
 
@@ -377,7 +447,11 @@ fn a_slow_load_overwrites_neither_a_login_nor_a_logout() {
         panic!("it is loaded");
     };
     state.log_out().unwrap();
-    assert!(state.settle(load.number, Settled::Loaded(Some(token())), &now).is_none());
+    assert!(
+        state
+            .settle(load.number, Settled::Loaded(Some(token())), &now)
+            .is_none()
+    );
     assert_eq!(state.status(), Some(SessionStatus::LoggedOut));
 }
 
@@ -399,9 +473,17 @@ fn a_reissuer_that_needs_no_refresh_token_makes_the_first_token_too() {
     let Admission::Start(load) = state.admit(&now) else {
         panic!("it is loaded");
     };
-    state.settle(load.number, Settled::Loaded(None), &now).unwrap();
+    state
+        .settle(load.number, Settled::Loaded(None), &now)
+        .unwrap();
     assert!(state.view(&now).held);
-    assert!(matches!(state.admit(&now), Admission::Start(Start { cause: Cause::Reissue, .. })));
+    assert!(matches!(
+        state.admit(&now),
+        Admission::Start(Start {
+            cause: Cause::Reissue,
+            ..
+        })
+    ));
 }
 
 /// The events of the exhaustive walk.
@@ -481,7 +563,10 @@ impl World {
         }
         let after = self.state.stamp();
         assert!(after.epoch >= before.epoch && after.generation >= before.generation);
-        assert!(self.state.attempt.is_some() || !self.is_blocked(), "nobody would ever be let go");
+        assert!(
+            self.state.attempt.is_some() || !self.is_blocked(),
+            "nobody would ever be let go"
+        );
     }
 
     fn is_blocked(&self) -> bool {
@@ -506,8 +591,14 @@ impl World {
             Recovery::Replay => {
                 let current = self.state.stamp();
                 assert_eq!(stamp.epoch, current.epoch, "P8");
-                assert!(stamp.generation < current.generation, "P1: not with the same token");
-                assert!(self.state.is_usable(&self.now), "P2: not with one known to be no good");
+                assert!(
+                    stamp.generation < current.generation,
+                    "P1: not with the same token"
+                );
+                assert!(
+                    self.state.is_usable(&self.now),
+                    "P2: not with one known to be no good"
+                );
             }
             Recovery::Join => assert!(self.state.running().is_some()),
             Recovery::Start(start) => self.start(start),
@@ -544,7 +635,11 @@ impl World {
         let verdict = self.state.settle(start.number, how(), &self.now);
         assert_eq!(verdict.is_some(), counted);
         if !counted {
-            assert_eq!(self.state.stamp(), before, "P8: a result that does not count changes nothing");
+            assert_eq!(
+                self.state.stamp(),
+                before,
+                "P8: a result that does not count changes nothing"
+            );
         }
         if verdict.is_some_and(|verdict| verdict.ended) {
             self.begun.clear();

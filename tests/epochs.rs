@@ -1,0 +1,239 @@
+//! Proves P8: a request is never sent again, and a result never stored or published, across a login,
+//! a logout or an end.
+
+mod support;
+
+use http::StatusCode;
+use support::Store;
+use support::World;
+use support::refresh_error;
+use support::settle_down;
+use tower_token_refresh::EndReason;
+use tower_token_refresh::SessionStatus;
+
+// shows B68, B70, B73, S4: the late answer of the old login is neither stored nor used.
+#[tokio::test]
+async fn another_login_during_the_reissue_keeps_the_users_apart() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    session.login(world.tokens("a")).await.unwrap();
+    let client = world.client(&session);
+    world.expire();
+    world.hold_reissues();
+    let rejected = tokio::spawn(client.get());
+    world.until(|counts| counts.reissues == 1).await;
+    let held = tokio::spawn(client.get());
+    settle_down().await;
+    session.login(world.tokens("b")).await.unwrap();
+    world.release_reissues();
+
+    let rejected = rejected.await.unwrap().unwrap();
+    assert_eq!(rejected.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        rejected.why.unwrap().end_reason(),
+        Some(EndReason::Replaced)
+    );
+    let held = held.await.unwrap().unwrap_err();
+    assert_eq!(
+        refresh_error(&held).end_reason(),
+        Some(EndReason::Replaced),
+        "nothing was sent"
+    );
+    settle_down().await;
+    assert_eq!(client.get().await.unwrap().user, "b");
+    assert!(store.access_token().unwrap().starts_with("a-b-"));
+    assert_eq!(world.counts().requests, 2);
+}
+
+// shows B68, B73
+#[tokio::test]
+async fn a_logout_during_the_reissue_settles_everybody_and_leaves_nothing_behind() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    session.login(world.tokens("a")).await.unwrap();
+    let client = world.client(&session);
+    world.expire();
+    world.hold_reissues();
+    let requests: Vec<_> = (0..10).map(|_| tokio::spawn(client.get())).collect();
+    world.until(|counts| counts.reissues == 1).await;
+    session.logout().await.unwrap();
+    world.release_reissues();
+    for request in requests {
+        let answer = request.await.unwrap().unwrap();
+        assert_eq!(answer.why.unwrap().end_reason(), Some(EndReason::LoggedOut));
+    }
+    settle_down().await;
+    assert!(store.tokens().is_none());
+    assert_eq!(session.status(), SessionStatus::LoggedOut);
+}
+
+// shows B69: the write that lost is undone, by the one that won.
+#[tokio::test]
+async fn a_logout_during_the_save_of_new_tokens_leaves_the_store_empty() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    session.login(world.tokens("a")).await.unwrap();
+    let client = world.client(&session);
+    world.expire();
+    store.hold_writes();
+    let request = tokio::spawn(client.get());
+    store
+        .written
+        .subscribe()
+        .wait_for(|n| *n == 2)
+        .await
+        .unwrap();
+    let logout = tokio::spawn({
+        let session = session.clone();
+        async move { session.logout().await }
+    });
+    settle_down().await;
+    store.writes.add_permits(100);
+    logout.await.unwrap().unwrap();
+    let answer = request.await.unwrap().unwrap();
+    assert_eq!(answer.why.unwrap().end_reason(), Some(EndReason::LoggedOut));
+    settle_down().await;
+    assert!(store.tokens().is_none());
+}
+
+// shows B70 at the same place.
+#[tokio::test]
+async fn a_login_during_the_save_of_new_tokens_leaves_the_new_login_in_the_store() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    session.login(world.tokens("a")).await.unwrap();
+    let client = world.client(&session);
+    world.expire();
+    store.hold_writes();
+    let request = tokio::spawn(client.get());
+    store
+        .written
+        .subscribe()
+        .wait_for(|n| *n == 2)
+        .await
+        .unwrap();
+    let tokens = world.tokens("b");
+    let login = tokio::spawn({
+        let session = session.clone();
+        async move { session.login(tokens).await }
+    });
+    settle_down().await;
+    store.writes.add_permits(100);
+    login.await.unwrap().unwrap();
+    assert_eq!(request.await.unwrap().unwrap().user, "");
+    settle_down().await;
+    assert!(store.access_token().unwrap().starts_with("a-b-"));
+    assert_eq!(client.get().await.unwrap().user, "b");
+}
+
+// shows P8: what went out bare is not sent with the token of a login that came later.
+#[tokio::test]
+async fn a_request_that_went_out_bare_is_not_sent_again_after_a_login() {
+    let world = World::new();
+    let session = world.session();
+    let client = world.client(&session);
+    world.hold_answers();
+    let bare = tokio::spawn(client.get());
+    world.until(|counts| counts.rejections == 1).await;
+    session.login(world.tokens("b")).await.unwrap();
+    world.release_answers(10);
+    let answer = bare.await.unwrap().unwrap();
+    assert_eq!(
+        (answer.status, answer.user.as_str()),
+        (StatusCode::UNAUTHORIZED, "")
+    );
+    assert_eq!(world.counts().requests, 1);
+}
+
+// shows B35, B42: but inside one epoch it is.
+#[tokio::test]
+async fn a_request_that_went_out_bare_is_sent_again_when_tokens_were_adopted() {
+    let world = World::new();
+    let session = world.session();
+    let client = world.client(&session);
+    world.hold_answers();
+    let bare = tokio::spawn(client.get());
+    world.until(|counts| counts.rejections == 1).await;
+    session.adopt(world.tokens("a")).await.unwrap();
+    world.release_answers(10);
+    assert_eq!(bare.await.unwrap().unwrap().user, "a");
+    assert_eq!(world.counts().reissues, 0);
+}
+
+// shows B42: tokens adopted while a rejection is under way are used.
+#[tokio::test]
+async fn adopted_tokens_are_used_for_a_rejection_that_comes_late() {
+    let world = World::new();
+    let session = world.logged_in("a").await;
+    let client = world.client(&session);
+    world.expire();
+    world.hold_answers();
+    let request = tokio::spawn(client.get());
+    world.until(|counts| counts.rejections == 1).await;
+    session.adopt(world.tokens("a")).await.unwrap();
+    world.release_answers(10);
+    assert_eq!(request.await.unwrap().unwrap().status, StatusCode::OK);
+    assert_eq!((world.counts().reissues, session.stats().adopted), (0, 1));
+}
+
+// shows B136: what is offered while the issuer refuses is taken.
+#[tokio::test]
+async fn tokens_offered_for_adoption_during_a_refused_reissue_save_the_session() {
+    let world = World::new();
+    let session = world.logged_in("a").await;
+    let client = world.client(&session);
+    world.expire();
+    world.script(support::Script::Refuse);
+    world.hold_reissues();
+    let request = tokio::spawn(client.get());
+    world.until(|counts| counts.reissues == 1).await;
+    let tokens = world.tokens("a");
+    let adoption = tokio::spawn({
+        let session = session.clone();
+        async move { session.adopt(tokens).await }
+    });
+    settle_down().await;
+    world.release_reissues();
+    assert_eq!(request.await.unwrap().unwrap().status, StatusCode::OK);
+    adoption.await.unwrap().unwrap();
+    assert_eq!((session.stats().ends, session.stats().adopted), (0, 1));
+}
+
+#[tokio::test]
+async fn after_a_logout_nothing_can_be_adopted() {
+    let world = World::new();
+    let session = world.logged_in("a").await;
+    session.logout().await.unwrap();
+    let error = session.adopt(world.tokens("a")).await.unwrap_err();
+    assert_eq!(error.end_reason(), Some(EndReason::LoggedOut));
+    assert!(!session.status().is_logged_in());
+}
+
+// shows B6, B72
+#[tokio::test]
+async fn a_slow_load_does_not_overwrite_a_login_that_came_meanwhile() {
+    let world = World::new();
+    let store = Store::new(Some(world.tokens("old")));
+    let session = world.builder().store(store.clone()).build().unwrap();
+    let client = world.client(&session);
+    store.hold_loads();
+    let waiting = tokio::spawn(client.get());
+    store
+        .loaded
+        .subscribe()
+        .wait_for(|n| *n == 1)
+        .await
+        .unwrap();
+    session.login(world.tokens("new")).await.unwrap();
+    store.loads.add_permits(10);
+    assert!(
+        waiting.await.unwrap().is_err(),
+        "it waited for another login's token"
+    );
+    settle_down().await;
+    assert_eq!(client.get().await.unwrap().user, "new");
+}

@@ -1,0 +1,421 @@
+//! Proves P10: a response is never swallowed, a body never sent again empty or in part.
+
+mod support;
+
+use std::convert::Infallible;
+use std::future::Ready;
+use std::future::ready;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use http::HeaderMap;
+use http::Method;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http_body::Body;
+use http_body::Frame;
+use http_body_util::BodyExt;
+use http_body_util::Full;
+use http_body_util::StreamBody;
+use support::Answer;
+use support::Client;
+use support::World;
+use support::post;
+use support::read;
+use tokio::sync::mpsc;
+use tower::Layer;
+use tower::ServiceExt;
+use tower::service_fn;
+use tower_token_refresh::BoxError;
+use tower_token_refresh::ErrorCodes;
+use tower_token_refresh::ReplayBody;
+use tower_token_refresh::ReplaySafe;
+use tower_token_refresh::Session;
+use tower_token_refresh::TokenRefreshLayer;
+use tower_token_refresh::Verdict;
+use tower_token_refresh::classify_fn;
+
+fn layer(session: &Session) -> TokenRefreshLayer {
+    TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap()
+}
+
+/// A body of these pieces, whose length is not known beforehand.
+fn stream_of(
+    pieces: &[&'static str],
+) -> impl Body<Data = Bytes, Error = Infallible> + Send + Unpin + use<> {
+    let frames: Vec<_> = pieces
+        .iter()
+        .map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))))
+        .collect();
+    StreamBody::new(stream::iter(frames))
+}
+
+async fn send<B>(world: &World, session: &Session, limit: usize, body: B) -> Answer
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let service = layer(session).replay_limit(limit).layer(world.api());
+    let request = Request::post(format!("{}/echo", support::ORIGIN))
+        .body(body)
+        .unwrap();
+    read(service.oneshot(request).await.unwrap()).await.unwrap()
+}
+
+// shows B110, B111, B117
+#[tokio::test]
+async fn the_replay_is_the_same_request_with_another_token() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    world.expire();
+    let mut request = post("/echo?q=1", "the body");
+    request
+        .headers_mut()
+        .insert("x-trace", "7".parse().unwrap());
+    let answer = world.client(&session).send(request).await.unwrap();
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (StatusCode::OK, "the body")
+    );
+    let seen = world.seen();
+    assert_eq!(
+        (&seen[0].method, &seen[0].uri),
+        (&Method::POST, &seen[1].uri)
+    );
+    assert_eq!(
+        (&seen[0].method, &seen[0].body),
+        (&seen[1].method, &seen[1].body)
+    );
+    assert_ne!(seen[0].token, seen[1].token);
+}
+
+// shows B110: headers and extensions too.
+#[tokio::test]
+async fn the_replay_has_the_same_headers_and_extensions() {
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let api = {
+        let heads = heads.clone();
+        service_fn(move |request: Request<ReplayBody<Full<Bytes>>>| {
+            let (mut head, _) = request.into_parts();
+            head.headers.remove("authorization");
+            heads
+                .lock()
+                .unwrap()
+                .push((head.headers.clone(), head.extensions.get::<u8>().copied()));
+            let status = 200 + 201 * u16::from(heads.lock().unwrap().len() == 1);
+            ready(
+                Response::builder()
+                    .status(status)
+                    .body(Full::<Bytes>::default()),
+            )
+        })
+    };
+    let session = World::new().logged_in("u").await;
+    let mut request = post("/", "x");
+    request.headers_mut().append("x-a", "1".parse().unwrap());
+    request.headers_mut().append("x-a", "2".parse().unwrap());
+    request.extensions_mut().insert(7_u8);
+    let answer = Client::new(layer(&session).layer(api))
+        .send(request)
+        .await
+        .unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+    let heads = heads.lock().unwrap();
+    assert_eq!(heads.len(), 2);
+    assert_eq!(heads[0], heads[1]);
+    assert_eq!(
+        (heads[0].0.get_all("x-a").iter().count(), heads[0].1),
+        (2, Some(7))
+    );
+}
+
+// shows B111, S13
+#[tokio::test]
+async fn a_streamed_body_is_sent_again_whole() {
+    for limit in [13, 1000] {
+        let world = World::new();
+        let session = world.logged_in("u").await;
+        world.expire();
+        let answer = send(
+            &world,
+            &session,
+            limit,
+            stream_of(&["one ", "two ", "three"]),
+        )
+        .await;
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (StatusCode::OK, "one two three")
+        );
+    }
+}
+
+// shows B113, B114, B115: over the limit the send goes on, the answer is the server's own, and the
+// token is fresh for the next request.
+#[tokio::test]
+async fn a_body_over_the_limit_is_sent_once_and_the_token_is_refreshed_all_the_same() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    world.expire();
+    let answer = send(&world, &session, 12, stream_of(&["one ", "two ", "three"])).await;
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (StatusCode::UNAUTHORIZED, "the server's own words")
+    );
+    let why = answer.why.unwrap();
+    assert!(
+        why.is_not_replayed() && why.to_string().contains("larger"),
+        "{why}"
+    );
+    assert_eq!(world.seen()[0].body, b"one two three");
+    assert_eq!(
+        world.client(&session).get().await.unwrap().status,
+        StatusCode::OK
+    );
+    assert_eq!((world.counts().requests, world.counts().reissues), (2, 1));
+}
+
+// shows pitfall 8: a body that is still being sent is not sent again.
+#[tokio::test]
+async fn a_body_that_is_still_being_sent_is_not_sent_again() {
+    let (keep, mut kept) = mpsc::unbounded_channel();
+    let api = service_fn(move |request: Request<ReplayBody<_>>| {
+        keep.send(request.into_body()).unwrap();
+        ready(
+            Response::builder()
+                .status(401)
+                .body(Full::<Bytes>::from("early")),
+        )
+    });
+    let session = World::new().logged_in("u").await;
+    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+    let request = Request::post(format!("{}/", support::ORIGIN))
+        .body(body)
+        .unwrap();
+    let response = layer(&session).layer(api).oneshot(request).await.unwrap();
+    let answer = read(response).await.unwrap();
+    assert_eq!(answer.body, "early");
+    assert!(answer.why.unwrap().to_string().contains("still being sent"));
+    assert!(kept.recv().await.is_some() && kept.try_recv().is_err());
+    assert_eq!(session.stats().reissues, 1);
+}
+
+/// A body of two pieces and then an error, or nothing more.
+struct Broken {
+    pieces: Vec<&'static str>,
+    hangs: bool,
+}
+
+impl Body for Broken {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.pieces.pop() {
+            Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece.into())))),
+            None if self.hangs => Poll::Pending,
+            None => Poll::Ready(Some(Err("cut off".into()))),
+        }
+    }
+}
+
+fn rejecting(
+    hangs: bool,
+) -> impl tower::Service<
+    Request<ReplayBody<Full<Bytes>>>,
+    Response = Response<Broken>,
+    Error = http::Error,
+    Future = Ready<Result<Response<Broken>, http::Error>>,
+> + Clone {
+    service_fn(move |_| {
+        let pieces = vec!["words", "own "];
+        ready(
+            Response::builder()
+                .status(401)
+                .body(Broken { pieces, hangs }),
+        )
+    })
+}
+
+// shows B116 and the bad input "a server that closes in the middle of a 401's body".
+#[tokio::test]
+async fn a_rejection_that_is_cut_off_is_returned_with_its_pieces_and_its_error() {
+    let session = World::new().logged_in("u").await;
+    let service = layer(&session).layer(rejecting(false));
+    let response = service.oneshot(post("/", "x")).await.unwrap();
+    assert!(
+        response
+            .extensions()
+            .get::<tower_token_refresh::RefreshError>()
+            .unwrap()
+            .is_not_replayed()
+    );
+    let mut body = response.into_body();
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first, "own words");
+    assert_eq!(
+        body.frame().await.unwrap().unwrap_err().to_string(),
+        "cut off"
+    );
+    assert!(body.frame().await.is_none());
+    support::settle_down().await;
+    assert_eq!(
+        session.stats().reissues,
+        1,
+        "refreshed for the next request"
+    );
+}
+
+// shows the bad input "drips it byte by byte", and P14: one second at most.
+#[tokio::test(start_paused = true)]
+async fn a_rejection_that_does_not_end_is_handed_on_after_a_second() {
+    let session = World::new().logged_in("u").await;
+    let service = layer(&session).layer(rejecting(true));
+    let begun = tokio::time::Instant::now();
+    let response = service.oneshot(post("/", "x")).await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::from_secs(1));
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    let first = response.into_body().frame().await.unwrap().unwrap();
+    assert_eq!(first.into_data().unwrap(), "own words");
+}
+
+/// An API that answers its first request with a code, in a rejection or in a success.
+fn coded(session: &Session, success: bool) -> Client {
+    let calls = Arc::new(Mutex::new(0));
+    let api = service_fn(move |_: Request<ReplayBody<Full<Bytes>>>| {
+        let mut calls = calls.lock().unwrap();
+        *calls += 1;
+        let expired = *calls == 1;
+        let body = if expired {
+            r#"{"code":"T-002","message":"expired"}"#
+        } else {
+            "{}"
+        };
+        let status = if expired && !success { 401 } else { 200 };
+        let answer = Response::builder()
+            .status(status)
+            .header("content-type", "application/json");
+        ready(answer.body(Full::<Bytes>::from(body)))
+    });
+    let codes = ErrorCodes::json("/code").expired("T-002").ended("T-003");
+    let codes = if success { codes.in_success() } else { codes };
+    Client::new(layer(session).classify(codes).layer(api))
+}
+
+// shows B19, B30
+#[tokio::test]
+async fn a_code_in_the_body_of_a_rejection_refreshes_the_token() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let answer = coded(&session, false).send(post("/", "x")).await.unwrap();
+    assert_eq!(answer.body, "{}");
+    assert_eq!(session.stats().replays, 1);
+}
+
+// shows B27, B119: a code inside a 200 may come after processing.
+#[tokio::test]
+async fn a_code_inside_a_success_is_replayed_only_where_the_caller_says_that_it_is_safe() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let answer = coded(&session, true).send(post("/", "x")).await.unwrap();
+    assert!(answer.body.contains("T-002"), "given back whole");
+    assert!(answer.why.unwrap().to_string().contains("processed"));
+    support::settle_down().await;
+    assert_eq!((session.stats().reissues, session.stats().replays), (1, 0));
+
+    let mut request = post("/", "x");
+    request.extensions_mut().insert(ReplaySafe);
+    let answer = coded(&session, true).send(request).await.unwrap();
+    assert_eq!(answer.body, "{}");
+    assert_eq!(session.stats().replays, 1);
+}
+
+// shows B26: an answer that is not asked about streams as it comes.
+#[tokio::test]
+async fn an_accepted_response_is_not_read_by_the_layer() {
+    let session = World::new().logged_in("u").await;
+    let api = service_fn(|_: Request<ReplayBody<Full<Bytes>>>| {
+        ready(Response::builder().body(Broken {
+            pieces: vec![],
+            hangs: true,
+        }))
+    });
+    let response = layer(&session)
+        .layer(api)
+        .oneshot(post("/", "x"))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let mut body = response.into_body();
+    assert!(futures::poll!(body.frame()).is_pending());
+}
+
+// shows B20
+#[tokio::test]
+async fn a_classifier_that_panics_harms_nobody() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let panicking = |_: StatusCode, _: &HeaderMap| -> Verdict { panic!("a bug in the classifier") };
+    let service = layer(&session)
+        .classify(classify_fn(panicking))
+        .layer(world.api());
+    let client = Client::new(service);
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+    world.expire();
+    assert_eq!(client.get().await.unwrap().body, "the server's own words");
+    assert_eq!(world.counts().reissues, 0);
+}
+
+// shows B25
+#[tokio::test]
+async fn a_transport_error_is_passed_on_and_is_no_rejection() {
+    let session = World::new().logged_in("u").await;
+    let api = service_fn(|_: Request<ReplayBody<Full<Bytes>>>| {
+        ready(Err::<Response<Full<Bytes>>, _>(std::io::Error::other(
+            "reset",
+        )))
+    });
+    let error = layer(&session)
+        .layer(api)
+        .oneshot(post("/", "x"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.downcast_ref::<std::io::Error>().unwrap().to_string(),
+        "reset"
+    );
+    assert_eq!(session.stats().reissues, 0);
+}
+
+// shows B118: an error of the replay is the answer.
+#[tokio::test]
+async fn an_error_of_the_replay_is_passed_on() {
+    let session = World::new().logged_in("u").await;
+    let calls = Arc::new(Mutex::new(0));
+    let api = service_fn(move |_: Request<ReplayBody<Full<Bytes>>>| {
+        let mut calls = calls.lock().unwrap();
+        *calls += 1;
+        ready(match *calls {
+            1 => Ok(Response::builder()
+                .status(401)
+                .body(Full::<Bytes>::default())
+                .unwrap()),
+            _ => Err(std::io::Error::other("reset")),
+        })
+    });
+    let error = layer(&session)
+        .layer(api)
+        .oneshot(post("/", "x"))
+        .await
+        .unwrap_err();
+    assert!(error.is::<std::io::Error>());
+}

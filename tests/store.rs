@@ -1,0 +1,232 @@
+//! Proves P13: a new pair is in the store before anybody uses it, and a store that fails costs
+//! nobody the session.
+
+mod support;
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use http::StatusCode;
+use support::Store;
+use support::World;
+use support::refresh_error;
+use support::settle_down;
+use tower_token_refresh::ReissueError;
+use tower_token_refresh::Session;
+use tower_token_refresh::TokenSet;
+use tower_token_refresh::reissue_fn;
+
+fn saved(session: &Session) -> bool {
+    format!("{:?}", session.status()).contains("saved: true")
+}
+
+// shows B77, B124, P13
+#[tokio::test]
+async fn a_new_pair_is_in_the_store_before_any_waiter_is_released() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    let client = world.client(&session);
+    let mut status = session.subscribe();
+    status.mark_unchanged();
+    world.expire();
+    store.hold_writes();
+    let request = tokio::spawn(client.get());
+    store
+        .written
+        .subscribe()
+        .wait_for(|n| *n == 2)
+        .await
+        .unwrap();
+    settle_down().await;
+    assert!(!request.is_finished());
+    assert!(!status.has_changed().unwrap(), "nor is it announced");
+    assert_eq!(world.counts().requests, 1);
+    store.writes.add_permits(1);
+    assert_eq!(request.await.unwrap().unwrap().status, StatusCode::OK);
+    assert_eq!(store.access_token().as_deref(), Some("a-u-2"));
+    assert_eq!(*store.written.borrow(), 2, "written once per refresh");
+}
+
+// shows P13 for a login: requests wait for its save.
+#[tokio::test]
+async fn requests_wait_for_the_save_of_a_login() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    store.hold_writes();
+    let login = tokio::spawn({
+        let (session, tokens) = (session.clone(), world.tokens("u"));
+        async move { session.login(tokens).await }
+    });
+    store
+        .written
+        .subscribe()
+        .wait_for(|n| *n == 1)
+        .await
+        .unwrap();
+    let request = tokio::spawn(world.client(&session).get());
+    settle_down().await;
+    assert_eq!(world.counts().requests, 0);
+    assert!(!session.status().is_logged_in());
+    store.writes.add_permits(1);
+    login.await.unwrap().unwrap();
+    assert_eq!(request.await.unwrap().unwrap().status, StatusCode::OK);
+}
+
+// shows B126, P13
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_cannot_be_saved_is_used_and_saved_later_and_that_is_told() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    let client = world.client(&session);
+    for broken in ["error", "panic"] {
+        world.expire();
+        store.fail_writes(broken == "error");
+        store.panic(broken == "panic");
+        assert_eq!(
+            client.get().await.unwrap().status,
+            StatusCode::OK,
+            "{broken}"
+        );
+        assert!(!saved(&session));
+        store.fail_writes(false);
+        store.panic(false);
+        let mut status = session.subscribe();
+        status.wait_for(|_| saved(&session)).await.unwrap();
+        let token = session.token().await.unwrap();
+        assert_eq!(store.access_token().as_deref(), Some(token.expose()));
+    }
+}
+
+// shows P13: what is unsaved is newer than what the store holds.
+#[tokio::test(start_paused = true)]
+async fn an_older_pair_in_the_store_is_not_adopted_over_an_unsaved_one() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    let client = world.client(&session);
+    store.fail_writes(true);
+    for _ in 0..3 {
+        world.expire();
+        assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+    }
+    assert_eq!((world.counts().reissues, world.counts().reuses), (3, 0));
+    assert_eq!(store.access_token().as_deref(), Some("a-u-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_cannot_be_saved_says_so_and_counts() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    store.fail_writes(true);
+    let error = session.login(world.tokens("u")).await.unwrap_err();
+    assert!(error.is_not_saved() && error.is_store());
+    assert_eq!(
+        world.client(&session).get().await.unwrap().status,
+        StatusCode::OK
+    );
+    store.fail_writes(false);
+    session
+        .subscribe()
+        .wait_for(|_| saved(&session))
+        .await
+        .unwrap();
+    assert_eq!(store.access_token().as_deref(), Some("a-u-1"));
+}
+
+// shows P8, P13: a logout that could not clear the store is made good later.
+#[tokio::test(start_paused = true)]
+async fn a_logout_that_cannot_clear_the_store_says_so_and_clears_it_later() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    store.fail_writes(true);
+    assert!(session.logout().await.unwrap_err().is_store());
+    assert!(!session.status().is_logged_in());
+    store.fail_writes(false);
+    let mut writes = store.written.subscribe();
+    writes.mark_unchanged();
+    writes.changed().await.unwrap();
+    settle_down().await;
+    assert!(store.tokens().is_none());
+}
+
+// shows B4, B5
+#[tokio::test]
+async fn the_store_is_read_once_for_all_who_come_first() {
+    let world = World::new();
+    let store = Store::new(Some(world.tokens("u")));
+    let session = world.builder().store(store.clone()).build().unwrap();
+    let client = world.client(&session);
+    for answer in join_all((0..10).map(|_| client.get())).await {
+        assert_eq!(answer.unwrap().user, "u");
+    }
+    assert_eq!(*store.loaded.borrow(), 1);
+    client.get().await.unwrap();
+    assert_eq!(*store.loaded.borrow(), 1, "and not again");
+}
+
+// shows B7
+#[tokio::test]
+async fn a_store_that_cannot_be_read_fails_the_first_requests_and_the_next_try_again() {
+    let world = World::new();
+    let store = Store::new(Some(world.tokens("u")));
+    let session = world.builder().store(store.clone()).build().unwrap();
+    let client = world.client(&session);
+    store.fail_loads(true);
+    for answer in join_all((0..10).map(|_| client.get())).await {
+        let error = answer.unwrap_err();
+        assert!(refresh_error(&error).is_store() && refresh_error(&error).is_transient());
+    }
+    assert_eq!(
+        world.counts().requests,
+        0,
+        "\"cannot say\" is not \"no token\""
+    );
+    store.fail_loads(false);
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+}
+
+// shows pitfall "cold start": the stored token may be rejected too.
+#[tokio::test]
+async fn a_stored_token_that_has_expired_is_refreshed() {
+    let world = World::new();
+    let store = Store::new(Some(world.tokens("u")));
+    let session = world.builder().store(store.clone()).build().unwrap();
+    world.expire();
+    assert_eq!(
+        world.client(&session).get().await.unwrap().status,
+        StatusCode::OK
+    );
+    assert_eq!(world.counts().reissues, 1);
+}
+
+// shows P13 over P5: a useless answer may bring a new refresh token, which must not be lost.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_that_comes_with_a_failure_is_kept() {
+    let store = Store::new(None);
+    let session = Session::builder(reissue_fn(|_| async {
+        let rotated = tower_token_refresh::RefreshToken::new("rotated").unwrap();
+        Err(ReissueError::unknown("half an answer").with_refresh_token(rotated))
+    }))
+    .store(store.clone())
+    .build()
+    .unwrap();
+    let tokens = TokenSet::new("access")
+        .unwrap()
+        .with_refresh_token("first")
+        .unwrap();
+    session.login(tokens).await.unwrap();
+    assert!(session.refresh().await.unwrap_err().is_outcome_unknown());
+    let kept = store.tokens().unwrap();
+    assert_eq!(kept.refresh_token().unwrap().expose(), "rotated");
+    assert_eq!(session.token().await.unwrap().expose(), "access");
+    tokio::time::advance(Duration::from_secs(1)).await;
+}
