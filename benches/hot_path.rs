@@ -62,7 +62,9 @@ fn table(clients: &[Client], name: &str, way: Way, threads: usize) {
     let (rounds, requests) = if is_test() { (1, 16) } else { (41, 8 * CHUNK) };
     let index = |name| clients.iter().position(|it| it.name == name).unwrap_or(0);
     let mut senders: Vec<_> = clients.iter().map(|it| many(it, way, threads)).collect();
-    let times = Rounds::run(clients.len(), rounds, |who| time(&mut senders[who], requests));
+    let times = Rounds::run(clients.len(), rounds, |who| {
+        time(&mut senders[who], requests)
+    });
     for (who, client) in clients.iter().enumerate() {
         println!(
             "{name:<18}  {:<23}  {:>5.0}  {:>5.2}  {:>10.2}",

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod clients;
+pub mod crowd;
 pub mod hand_made;
 pub mod rounds;
 
@@ -50,7 +51,10 @@ pub fn request<B>(body: B) -> Request<B> {
         .header("content-type", HeaderValue::from_static("application/json"))
         .header("user-agent", HeaderValue::from_static("bench/1.0"))
         .header("idempotency-key", "0b9c8f0e-5d0f-4c0e-9b52-0d8f6e1d2c3a")
-        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .header(
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        )
         .header("x-request-id", "9f3c1d2e7b")
         .body(body);
     made.unwrap_or_else(|error| panic!("{error}"))
@@ -58,7 +62,9 @@ pub fn request<B>(body: B) -> Request<B> {
 
 /// The same, with a small body.
 pub fn small_request() -> Request<Full<Bytes>> {
-    request(Full::from(&br#"{"sku":"A-17","quantity":3,"note":"leave at the door"}"#[..]))
+    request(Full::from(
+        &br#"{"sku":"A-17","quantity":3,"note":"leave at the door"}"#[..],
+    ))
 }
 
 /// A service that is always ready, and has answered when it is called.

@@ -65,7 +65,7 @@ impl Client {
         })
     }
 
-    pub fn connections(&self) -> String {
+    pub fn connections(&self) -> &str {
         self.http.get_ref().describe()
     }
 
@@ -83,7 +83,8 @@ impl Client {
         let request = Request::post(format!("{}/member/login", self.base))
             .header(CONTENT_TYPE, "application/json")
             .body(Body::from(Bytes::from(credentials.to_string())))?;
-        let answer = self.http.clone().oneshot(request).await?;
+        let answer = self.http.clone().oneshot(request).await;
+        let answer = answer.map_err(anyhow::Error::from_boxed)?;
         let status = answer.status();
         let body = answer.into_body().collect().await?.to_bytes();
         let login: Login =

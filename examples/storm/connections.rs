@@ -1,6 +1,8 @@
 //! The HTTP client below everything, and how many connections it may have.
 
 use std::{
+    future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,87 +13,107 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper_util::{
-    client::legacy::{Client, Error, ResponseFuture, connect::HttpConnector},
+    client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use tokio::sync::Semaphore;
 use tower::Service;
-use tower_token_refresh::ReplayBody;
+use tower_token_refresh::{BoxError, ReplayBody};
 
 pub type Body = ReplayBody<Full<Bytes>>;
 
-/// The server takes twice as many.
+/// The server takes twice as many on each connection.
 const STREAMS: usize = 2048;
 /// The server takes twice as many; above this, connections cost more than they show.
 const MOST_CONNECTIONS: usize = 4096;
 
-/// One hyper client, or several where one connection could not hold all requests at once.
+/// Hyper clients, and how they share the connections there can be.
 #[derive(Clone)]
 pub struct Http {
     clients: Arc<[Client<HttpConnector, Body>]>,
     turn: Arc<AtomicUsize>,
-    multiplexed: bool,
+    /// HTTP/1: one for each request that may be under way.
+    places: Arc<Semaphore>,
+    how: Arc<str>,
+    /// There is no connection for each request, or no descriptors for so many.
+    pub scarce: bool,
 }
 
 impl Http {
-    /// HTTP/1 with a connection for each request where the system allows so many, else HTTP/2 with
-    /// a few: the server holds its rejections until all requests are there, so none may wait for a
-    /// connection.
-    pub fn for_requests(requests: usize) -> Self {
-        let multiplexed = requests > MOST_CONNECTIONS || !descriptors_for(requests);
-        let clients = if multiplexed {
-            requests.div_ceil(STREAMS)
-        } else {
-            1
+    /// HTTP/1 with a connection for each request, where there can be so many. If not, they share what
+    /// there is, except where all have to be on their way `at_once`: that takes HTTP/2.
+    pub fn new(requests: usize, at_once: bool) -> Self {
+        let most = connections(requests);
+        if most < requests && at_once {
+            return Self::multiplexed(requests.div_ceil(STREAMS));
+        }
+        let how = match most {
+            n if n < requests => format!("HTTP/1.1, {n} connections"),
+            _ => "HTTP/1.1, a connection for each request".to_owned(),
         };
         Self {
-            clients: (0..clients).map(|_| client(multiplexed)).collect(),
+            clients: [client(false)].into(),
             turn: Arc::default(),
-            multiplexed,
+            places: Arc::new(Semaphore::new(most)),
+            how: how.into(),
+            scarce: most < requests,
         }
     }
 
-    pub fn describe(&self) -> String {
-        match self.clients.len() {
-            _ if !self.multiplexed => "HTTP/1.1, a connection for each request".to_owned(),
-            1 => "HTTP/2, one connection".to_owned(),
-            n => format!("HTTP/2, {n} connections"),
+    fn multiplexed(connections: usize) -> Self {
+        Self {
+            clients: (0..connections).map(|_| client(true)).collect(),
+            turn: Arc::default(),
+            places: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            how: format!("HTTP/2, connections: {connections}").into(),
+            scarce: true,
         }
     }
 
-    /// The system would not allow a connection for each request, or the server would not.
-    pub fn is_multiplexed(&self) -> bool {
-        self.multiplexed
+    pub fn describe(&self) -> &str {
+        &self.how
     }
 }
 
 impl Service<Request<Body>> for Http {
-    type Response = http::Response<hyper::body::Incoming>;
-    type Error = Error;
-    type Future = ResponseFuture;
+    type Response = http::Response<Incoming>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> ResponseFuture {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.clients[turn % self.clients.len()].request(request)
+        let answer = self.clients[turn % self.clients.len()].request(request);
+        let places = self.places.clone();
+        Box::pin(async move {
+            let _place = places.acquire().await?;
+            Ok(answer.await?)
+        })
     }
 }
 
-fn client(multiplexed: bool) -> Client<HttpConnector, Body> {
+fn client(http2_only: bool) -> Client<HttpConnector, Body> {
     let mut connector = HttpConnector::new();
     // Without it small requests wait for the acknowledgement of the one before.
     connector.set_nodelay(true);
     Client::builder(TokioExecutor::new())
-        .http2_only(multiplexed)
+        .http2_only(http2_only)
         .build(connector)
 }
 
-/// Makes room for a connection for each request, with both its ends in this process, and some to
-/// spare: a client may open one more while another becomes free.
-fn descriptors_for(requests: usize) -> bool {
-    let wanted = (2 * (requests + requests / 4) + 256) as u64;
-    rlimit::increase_nofile_limit(wanted).is_ok_and(|limit| limit >= wanted)
+/// How many connections there can be, up to one for each request, with both ends in this process.
+fn connections(requests: usize) -> usize {
+    let wanted = requests.min(MOST_CONNECTIONS);
+    // Some to spare: a client may open one more while another becomes free.
+    let descriptors = 2 * (wanted + wanted / 4) + 256;
+    match rlimit::increase_nofile_limit(descriptors as u64) {
+        Ok(limit) if limit < descriptors as u64 => (limit as usize).saturating_sub(256) * 2 / 5,
+        _ => wanted,
+    }
+    .max(1)
 }

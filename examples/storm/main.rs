@@ -33,7 +33,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let options = Options::read();
     let storm = Storm::prepare(&options).await?;
     let (record, picture) = run(&storm, &options).await?;
-    let connections = storm.connections();
+    let connections = storm.connections().to_owned();
     storm.finish().await;
 
     if let Some(path) = options.picture() {

@@ -11,7 +11,7 @@ use crate::{
     client::End,
     options::Options,
     record::Tally,
-    storm::Round,
+    storm::{Round, Users},
     trace::Times,
     words::{thousands, time},
 };
@@ -43,6 +43,8 @@ pub struct Picture {
     lines: Vec<Line>,
     of: usize,
     reissues: Vec<(f64, f64)>,
+    /// What happened to the session meanwhile.
+    events: Vec<(&'static str, f64)>,
     wall: f64,
 }
 
@@ -68,30 +70,42 @@ struct Line {
 
 impl Picture {
     pub fn of(options: &Options, round: &Round, tally: &Tally) -> Self {
-        let mut lives: Vec<_> = round.lives.iter().map(|life| life.times()).collect();
-        let mut lines: Vec<_> = lives
-            .drain(..)
+        let clock = Clock(round.begun);
+        let times = round.lives.iter().map(|life| life.times());
+        let mut lines: Vec<_> = times
             .zip(&round.ends)
-            .filter_map(|(times, end)| Some((began(&times)?, times, end)))
+            .filter_map(|(times, end)| {
+                let line = clock.line(&times, end.as_ref(), round.wall);
+                Some((began(&times)?, line))
+            })
             .collect();
         lines.sort_by_key(|(began, ..)| *began);
-        let clock = Clock(round.begun);
-        let sampled = sample(&lines, MOST_LINES);
+        let waiting = lines.iter().filter(|(_, line)| line.waits()).count();
         Self {
             title: options.scenario.situation(options.requests()),
-            chapters: chapters(round, tally),
-            lines: sampled
-                .map(|(_, times, end)| clock.line(times, end.as_ref(), round.wall))
-                .collect(),
+            chapters: chapters(round, tally, waiting as u64),
+            lines: sample(lines, MOST_LINES),
             of: round.lives.len(),
             reissues: round
                 .reissues
                 .iter()
                 .map(|(from, to)| (clock.ms(*from), clock.ms(*to)))
                 .collect(),
+            events: events(&round.users, &clock),
             wall: ms(round.wall),
         }
     }
+}
+
+fn events(users: &Users, clock: &Clock) -> Vec<(&'static str, f64)> {
+    let events = [
+        ("logout", users.logout),
+        ("the other login", users.login_done),
+    ];
+    let times = events.into_iter();
+    times
+        .filter_map(|(name, at)| Some((name, clock.ms(at?))))
+        .collect()
 }
 
 fn began(times: &Times) -> Option<Instant> {
@@ -99,12 +113,17 @@ fn began(times: &Times) -> Option<Instant> {
 }
 
 /// At most `most` of them, evenly.
-fn sample<T>(all: &[T], most: usize) -> impl Iterator<Item = &T> {
-    let shown = all.len().min(most);
-    (0..shown).map(move |line| &all[line * all.len() / shown])
+fn sample(lines: Vec<(Instant, Line)>, most: usize) -> Vec<Line> {
+    let (all, shown) = (lines.len(), lines.len().min(most));
+    let is_shown = |at: &usize| at * shown / all != (at + 1) * shown / all;
+    let places = (0..).zip(lines);
+    places
+        .filter(|(at, _)| is_shown(at))
+        .map(|(_, (_, line))| line)
+        .collect()
 }
 
-fn chapters(round: &Round, tally: &Tally) -> Vec<Chapter> {
+fn chapters(round: &Round, tally: &Tally, waiting: u64) -> Vec<Chapter> {
     let chapter = |number, what, color, mark| Chapter {
         number,
         what,
@@ -114,8 +133,8 @@ fn chapters(round: &Round, tally: &Tally) -> Vec<Chapter> {
     let all = [
         chapter(tally.n, "requests sent", SENT, Mark::Line),
         chapter(rejections(round), "rejected: 401", REJECTED, Mark::Tick),
-        chapter(waits(round), "wait for one token", WAITS, Mark::Line),
         chapter(tally.reissues, "reissue", REISSUE, Mark::Band),
+        chapter(waiting, "wait for it", WAITS, Mark::Line),
         chapter(tally.replays, "sent again", SENT_AGAIN, Mark::Line),
         chapter(tally.ok, "succeed", OK, Mark::Tick),
         chapter(tally.failed, "get the server's no", REJECTED, Mark::Tick),
@@ -135,21 +154,6 @@ fn rejections(round: &Round) -> u64 {
     lives.filter(rejected).count() as u64
 }
 
-/// Those that had something to wait for: a second send, or a first that came late.
-fn waits(round: &Round) -> u64 {
-    let lives = round.lives.iter().map(|life| life.times());
-    let waited = |times: &Times| times.sends.len() > 1 || was_held(times);
-    lives.filter(waited).count() as u64
-}
-
-/// It was not sent at once.
-fn was_held(times: &Times) -> bool {
-    match (times.called, times.sends.first()) {
-        (Some(called), Some(send)) => send.at - called > Duration::from_millis(1),
-        _ => false,
-    }
-}
-
 fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
@@ -164,7 +168,7 @@ impl Clock {
 
     fn line(&self, times: &Times, end: Option<&End>, wall: Duration) -> Line {
         let mut line = Line::default();
-        let end_at = times.settled.map_or(ms(wall), |at| self.ms(at));
+        let end_at = times.settled.map_or_else(|| ms(wall), |at| self.ms(at));
         let mut free = times.called.map_or(end_at, |at| self.ms(at));
         for (number, send) in times.sends.iter().enumerate() {
             let at = self.ms(send.at);
@@ -189,6 +193,12 @@ impl Clock {
 }
 
 impl Line {
+    /// For something, that is: not for its turn on the processor only.
+    fn waits(&self) -> bool {
+        let mut spans = self.spans.iter();
+        spans.any(|(color, from, to)| *color == WAITS && to - from > 1.0)
+    }
+
     fn span(&mut self, color: &'static str, from: f64, to: f64) {
         if to > from {
             self.spans.push((color, from, to));
@@ -205,6 +215,7 @@ impl Display for Picture {
         self.lives(f, &scale)?;
         self.bands(f, &scale)?;
         self.name_of_bands(f, &scale)?;
+        self.happenings(f, &scale)?;
         f.write_str("</svg>\n")
     }
 }
@@ -264,7 +275,7 @@ impl Picture {
         };
         writeln!(
             f,
-            r#"<text x="{RIGHT}" y="{y}" text-anchor="end">milliseconds</text><text x="{LEFT}" y="{y}">each line is one request{shown}, as the caller's side of the connection saw it</text>"#,
+            r#"<text x="{RIGHT}" y="{y}" text-anchor="end">milliseconds</text><text x="{LEFT}" y="{y}">each line is one request{shown}, as its caller saw it</text>"#,
             y = BOTTOM + 36.0,
         )
     }
@@ -338,6 +349,20 @@ impl Picture {
             r#"<text x="{middle:.1}" y="{}" text-anchor="middle" font-size="14" font-weight="600" fill="{REISSUE}">{name}</text>"#,
             TOP - 16.0
         )
+    }
+
+    fn happenings(&self, f: &mut impl Write, scale: &Scale) -> fmt::Result {
+        for (place, (name, at)) in self.events.iter().enumerate() {
+            let x = scale.x(*at);
+            // They may be close: the first is named to the left, the second to the right.
+            let anchor = ["end", "start"][place % 2];
+            writeln!(
+                f,
+                r##"<path d="M{x:.1} 118V{BOTTOM}" stroke="#1f2328" stroke-width="1.2"/><text x="{:.1}" y="124" text-anchor="{anchor}" font-size="13" font-weight="600" fill="#1f2328">{name}</text>"##,
+                x + [-5.0, 5.0][place % 2],
+            )?;
+        }
+        Ok(())
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Tally {
     pub failed: u64,
     pub dropped: u64,
     pub hung: u64,
+    /// Those of them that had been sent, and that the server had not answered.
+    pub unanswered: u64,
     /// Failures that are the server's own 401, with "session ended" known as the reason.
     pub ended: u64,
     /// Failures that are the server's own 401, for whatever reason.
@@ -83,7 +85,11 @@ impl Tally {
         let after_login = began_after(times, users);
         self.after_login += u64::from(after_login);
         match end {
-            None => self.hung += 1,
+            None => {
+                self.hung += 1;
+                let last = times.sends.last();
+                self.unanswered += u64::from(last.is_some_and(|send| send.answered.is_none()));
+            }
             Some(End::Dropped) => self.dropped += 1,
             Some(End::Failed(error)) => self.fail(&format!("no answer: {}", chain(&**error))),
             Some(End::Accepted { item, owner }) => {
@@ -101,7 +107,7 @@ impl Tally {
     }
 
     fn refuse(&mut self, status: StatusCode, code: Option<&str>, why: Option<&RefreshError>) {
-        let reason = why.map_or("no reason given".to_owned(), RefreshError::to_string);
+        let reason = why.map_or_else(|| "no reason given".to_owned(), RefreshError::to_string);
         self.fail(&format!(
             "{status}, {}: {reason}",
             code.unwrap_or("no code")

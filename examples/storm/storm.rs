@@ -65,6 +65,7 @@ pub struct Users {
     pub first: String,
     /// Who has logged in meanwhile: in `logout` only.
     pub second: Option<String>,
+    pub logout: Option<Instant>,
     /// Just before that login.
     pub login_began: Option<Instant>,
     /// Just after it.
@@ -85,8 +86,10 @@ impl Storm {
         })
         .await?;
         let second_user = backend.add_user("second@example.com", "second").await?;
-        let http = Http::for_requests(options.requests());
-        if http.is_multiplexed() {
+        // The server holds its rejections until all requests are there: none may wait for a connection.
+        let at_once = matches!(options.scenario, Scenario::Expired | Scenario::Late);
+        let http = Http::new(options.requests(), at_once);
+        if http.scarce {
             let how = http.describe();
             eprintln!("there can't be a connection for each request: {how}");
         }
@@ -141,7 +144,7 @@ impl Storm {
         self.backend.shutdown().await;
     }
 
-    pub fn connections(&self) -> String {
+    pub fn connections(&self) -> &str {
         self.client.connections()
     }
 
@@ -195,6 +198,7 @@ impl Storm {
         let n = wave.ends.len();
         wave.send(n.div_ceil(2), &[]);
         sleep(moment(n, rng)).await;
+        wave.users.logout = Some(Instant::now());
         self.client.session.logout().await?;
         wave.send(n / 6, &[]);
         // Sometimes none at all.

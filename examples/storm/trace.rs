@@ -79,12 +79,20 @@ impl Reissues {
         std::mem::take(&mut self.lock())
     }
 
-    fn add(&self, begun: Instant) {
-        self.lock().push((begun, Instant::now()));
-    }
-
     fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of them. It is over when its answer is there, or when nobody waits for that any more.
+struct Reissue {
+    begun: Instant,
+    all: Reissues,
+}
+
+impl Drop for Reissue {
+    fn drop(&mut self) {
+        self.all.lock().push((self.begun, Instant::now()));
     }
 }
 
@@ -127,8 +135,10 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let life = request.extensions().get::<Life>().cloned();
         let is_reissue = request.uri().path() == self.path;
-        let reissues = is_reissue.then(|| self.reissues.clone());
-        let begun = Instant::now();
+        let reissue = is_reissue.then(|| Reissue {
+            begun: Instant::now(),
+            all: self.reissues.clone(),
+        });
         if let Some(life) = &life {
             life.sent();
         }
@@ -138,9 +148,7 @@ where
             if let Some(life) = life {
                 life.answered(answer.status());
             }
-            if let Some(reissues) = reissues {
-                reissues.add(begun);
-            }
+            drop(reissue);
             Ok(answer)
         })
     }

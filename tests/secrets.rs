@@ -1,0 +1,256 @@
+//! Proves P12: no token, or part of one, in anything that this crate prints, tells or fails with.
+
+mod support;
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::io;
+use std::panic;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http::Response;
+use http_body_util::Full;
+use support::Client;
+use support::Store;
+use support::get;
+use tower::Layer;
+use tower::ServiceExt;
+use tower::service_fn;
+use tower_token_refresh::CookieReissue;
+use tower_token_refresh::ErrorCodes;
+use tower_token_refresh::JsonReissue;
+use tower_token_refresh::RefreshError;
+use tower_token_refresh::ReissueError;
+use tower_token_refresh::Session;
+use tower_token_refresh::SessionBuilder;
+use tower_token_refresh::TokenRefreshLayer;
+use tower_token_refresh::TokenSet;
+use tower_token_refresh::reissue_fn;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The mark that each token of these tests bears.
+const MARK: &str = "c4n4ry";
+
+/// Everything that was printed, by anybody.
+#[derive(Clone, Default)]
+struct Paper(Arc<Mutex<Vec<u8>>>);
+
+impl Paper {
+    fn write(&self, text: impl AsRef<str>) {
+        let mut paper = self.0.lock().unwrap();
+        paper.extend_from_slice(text.as_ref().as_bytes());
+        paper.push(b'\n');
+    }
+
+    fn debug(&self, value: &impl Debug) {
+        self.write(format!("{value:?} {value:#?}"));
+    }
+
+    fn error(&self, error: &(dyn Error + 'static)) {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            self.write(format!("{error} {error:?} {error:#?}"));
+            next = error.source();
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl io::Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Paper {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+fn tokens(n: usize) -> TokenSet {
+    TokenSet::new(format!("{MARK}-access-{n}"))
+        .unwrap()
+        .with_refresh_token(format!("{MARK}-refresh-{n}"))
+        .unwrap()
+        .with_expires_in(Duration::from_secs(60))
+        .with_identity("id", "7")
+}
+
+/// Answers each request with this status and body, whatever is asked.
+fn answering(
+    status: u16,
+    body: &'static str,
+) -> impl Clone + Send + Sync + 'static + Fn() -> Response<Full<Bytes>> {
+    move || {
+        Response::builder()
+            .status(status)
+            .header("content-type", "application/json")
+            .header("set-cookie", format!("refreshToken={MARK}-rotated"))
+            .body(Full::from(body))
+            .unwrap()
+    }
+}
+
+fn issuers() -> Vec<SessionBuilder> {
+    let bodies = [
+        (
+            200,
+            r#"{"accessToken":"c4n4ry-new","refreshToken":"c4n4ry-next"}"#,
+        ),
+        (
+            200,
+            r#"{"accessToken":"c4n4ry bad","refreshToken":"c4n4ry-next"}"#,
+        ),
+        (
+            200,
+            r#"{"accessToken":"c4n4ry-1","accessToken":"c4n4ry-2"}"#,
+        ),
+        (200, "<html>c4n4ry</html>"),
+        (200, r#"{"accessToken":"c4n4ry-access-1"}"#),
+        (401, r#"{"code":"T-003","message":"c4n4ry"}"#),
+        (400, r#"{"code":"c4n4ry","message":"c4n4ry"}"#),
+        (302, "c4n4ry"),
+        (500, "c4n4ry"),
+        (503, "c4n4ry"),
+    ];
+    let mut builders = Vec::new();
+    for (status, body) in bodies {
+        let answer = answering(status, body);
+        let client = service_fn(move |_: Request<Full<Bytes>>| {
+            std::future::ready(Ok::<_, io::Error>(answer()))
+        });
+        let url = "https://issuer.test/reissue?c4n4ry=1";
+        builders.push(Session::builder(
+            JsonReissue::post(url, client.clone()).refused("T-003"),
+        ));
+        builders.push(Session::builder(
+            CookieReissue::post(url, client).refused("T-003"),
+        ));
+    }
+    builders.push(Session::builder(reissue_fn(|request| async move {
+        let _request = request;
+        panic!("a bug in the reissuer")
+    })));
+    builders.push(Session::builder(reissue_fn(|_| async {
+        Err(ReissueError::unknown("no")
+            .with_refresh_token(tokens(9).refresh_token().unwrap().clone()))
+    })));
+    builders
+}
+
+async fn live(paper: &Paper, builder: SessionBuilder, break_store: bool) {
+    let store = Store::new(None);
+    paper.debug(&builder);
+    let session = builder
+        .store(store.clone())
+        .refresh_ahead(Duration::from_secs(5))
+        .build()
+        .unwrap();
+    session.login(tokens(1)).await.unwrap();
+    paper.debug(&session);
+    let api = service_fn(|request: Request<_>| {
+        drop(request);
+        std::future::ready(Ok::<_, io::Error>(answering(401, r#"{"code":"T-002"}"#)()))
+    });
+    let layer = TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap();
+    let layer = layer.classify(ErrorCodes::json("/code").expired("T-002").ended("T-009"));
+    paper.debug(&layer);
+    let service = layer.layer(api);
+    paper.write(format!("{:?}", session.stats()));
+    store.fail_writes(break_store);
+    let response = service.clone().oneshot(get("/items?c=1")).await.unwrap();
+    paper.debug(&(response.body(), response.extensions()));
+    if let Some(why) = response.extensions().get::<RefreshError>() {
+        paper.error(why);
+    }
+    drop(Client::new(service).get().await);
+    for result in [
+        session.refresh().await,
+        session.adopt(tokens(3)).await,
+        session.logout().await,
+    ] {
+        if let Err(error) = result {
+            paper.error(&error);
+        }
+    }
+    paper.debug(&(session.status(), session.stats()));
+}
+
+// shows B130, S5, S6, P12
+#[test]
+fn a_marked_token_is_found_in_no_output_no_error_and_no_debug() {
+    let paper = Paper::default();
+    let on_panic = paper.clone();
+    panic::set_hook(Box::new(move |info| on_panic.write(info.to_string())));
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
+        .with_writer(paper.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    for break_store in [false, true] {
+        for builder in issuers() {
+            runtime.block_on(live(&paper, builder, break_store));
+        }
+    }
+    let set = tokens(1);
+    paper.debug(&set);
+    paper.debug(&(set.access_token(), set.refresh_token()));
+    paper.error(&TokenSet::new(format!("{MARK}\n")).unwrap_err());
+    drop(panic::take_hook());
+
+    let text = paper.text();
+    assert!(
+        text.contains("token_refresh") && text.contains("a bug in the reissuer"),
+        "it is heard"
+    );
+    let reversed: String = MARK.chars().rev().collect();
+    for mark in [MARK, "YzRuNHJ5", &reversed] {
+        let line = text.lines().find(|line| line.contains(mark));
+        assert_eq!(line, None);
+    }
+}
+
+// shows S16: how far the wiping goes: every buffer of ours is gone with its last clone.
+#[test]
+fn header_values_are_sensitive_and_redacted() {
+    let seen = Arc::new(Mutex::new(None));
+    let api = {
+        let seen = seen.clone();
+        service_fn(move |request: Request<_>| {
+            let request: Request<tower_token_refresh::ReplayBody<Full<Bytes>>> = request;
+            *seen.lock().unwrap() = request.headers().get("authorization").cloned();
+            std::future::ready(Ok::<_, io::Error>(Response::new(Full::<Bytes>::default())))
+        })
+    };
+    let session = Session::builder(reissue_fn(|_| async { Err(ReissueError::refused("no")) }));
+    let session = session.build().unwrap();
+    futures::executor::block_on(async {
+        session.login(tokens(1)).await.unwrap();
+        let layer = TokenRefreshLayer::new(support::ORIGIN, session).unwrap();
+        layer.layer(api).oneshot(get("/")).await.unwrap();
+    });
+    let value = seen.lock().unwrap().take().unwrap();
+    assert!(value.is_sensitive());
+    assert!(!format!("{value:?}").contains(MARK));
+}
