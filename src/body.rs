@@ -73,7 +73,7 @@ impl<B: Body> Read<B> {
             over: Bytes::new(),
             trailers: None,
             error: None,
-            rest: Some(Box::pin(body)),
+            rest: (!body.is_end_stream()).then(|| Box::pin(body)),
         }
     }
 

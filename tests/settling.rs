@@ -231,3 +231,40 @@ fn a_request_outside_of_any_runtime_does_not_wait_for_ever_for_one_that_stands_s
     let answer = block_on(world.client(&session).get()).unwrap();
     assert!(answer.why.unwrap().is_wait_timeout());
 }
+
+// shows P4: a login whose store hangs is used from memory when its time is up.
+#[tokio::test(start_paused = true)]
+async fn a_login_whose_store_hangs_is_used_from_memory_when_its_time_is_up() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    store.hold_writes();
+    let login = tokio::spawn({
+        let (session, tokens) = (session.clone(), world.tokens("u"));
+        async move { session.login(tokens).await }
+    });
+    support::settle_down().await;
+    assert_eq!(
+        world.client(&session).get().await.unwrap().status,
+        StatusCode::OK
+    );
+    assert!(login.await.unwrap().unwrap_err().is_not_saved());
+}
+
+// shows P4, P13: a login that nobody polls any more holds nobody up for longer than its deadline.
+#[tokio::test(start_paused = true)]
+async fn a_login_that_is_not_polled_any_more_holds_nobody_up_for_ever() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    store.hold_writes();
+    let mut login = tokio_test::task::spawn(session.login(world.tokens("u")));
+    tokio_test::assert_pending!(login.poll());
+    assert_eq!(
+        world.client(&session).get().await.unwrap().status,
+        StatusCode::OK
+    );
+    store.writes.add_permits(10);
+    login.await.unwrap();
+    assert_eq!(store.access_token().as_deref(), Some("a-u-1"));
+}

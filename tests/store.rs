@@ -230,3 +230,41 @@ async fn a_refresh_token_that_comes_with_a_failure_is_kept() {
     assert_eq!(session.token().await.unwrap().expose(), "access");
     tokio::time::advance(Duration::from_secs(1)).await;
 }
+
+// shows P3, P13: a logout that is dropped before the store is cleared is finished in the background.
+#[tokio::test(start_paused = true)]
+async fn a_logout_dropped_before_the_store_is_cleared_clears_it_later() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    store.hold_writes();
+    assert!(support::poll_then_drop(session.logout(), 3).await.is_none());
+    store.writes.add_permits(10);
+    let mut writes = store.written.subscribe();
+    writes.wait_for(|n| *n == 3).await.unwrap();
+    settle_down().await;
+    assert!(store.tokens().is_none());
+}
+
+// shows P13: two failures in a row are made good as well.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_again_and_again_is_tried_until_it_works() {
+    let world = World::new();
+    let store = Store::new(None);
+    let session = world.builder().store(store.clone()).build().unwrap();
+    store.fail_writes(true);
+    for _ in 0..3 {
+        session.login(world.tokens("u")).await.unwrap_err();
+        let mut writes = store.written.subscribe();
+        let seen = *writes.borrow_and_update();
+        writes.wait_for(|n| *n >= seen + 5).await.unwrap();
+    }
+    store.fail_writes(false);
+    session
+        .subscribe()
+        .wait_for(|_| saved(&session))
+        .await
+        .unwrap();
+    assert_eq!(store.access_token().as_deref(), Some("a-u-3"));
+}

@@ -28,6 +28,9 @@ pub type Body = ReplayBody<Full<Bytes>>;
 const STREAMS: usize = 2048;
 /// The server takes twice as many; above this, connections cost more than they show.
 const MOST_CONNECTIONS: usize = 4096;
+/// Where requests take turns, few do: a request that is dropped takes its connection with it, and its
+/// successor opens another while the server may not have taken the first from its backlog.
+const SHARED_CONNECTIONS: usize = 512;
 
 /// Hyper clients, and how they share the connections there can be.
 #[derive(Clone)]
@@ -49,16 +52,22 @@ impl Http {
         if most < requests && at_once {
             return Self::multiplexed(requests.div_ceil(STREAMS));
         }
-        let how = match most {
-            n if n < requests => format!("HTTP/1.1, {n} connections"),
-            _ => "HTTP/1.1, a connection for each request".to_owned(),
+        let scarce = most < requests;
+        let places = if scarce {
+            most.min(SHARED_CONNECTIONS)
+        } else {
+            most
+        };
+        let how = match scarce {
+            true => format!("HTTP/1.1, {places} connections, in turns"),
+            false => "HTTP/1.1, a connection for each request".to_owned(),
         };
         Self {
             clients: [client(false)].into(),
             turn: Arc::default(),
-            places: Arc::new(Semaphore::new(most)),
+            places: Arc::new(Semaphore::new(places)),
             how: how.into(),
-            scarce: most < requests,
+            scarce,
         }
     }
 
@@ -67,7 +76,7 @@ impl Http {
             clients: (0..connections).map(|_| client(true)).collect(),
             turn: Arc::default(),
             places: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
-            how: format!("HTTP/2, connections: {connections}").into(),
+            how: format!("HTTP/2, {connections} connections").into(),
             scarce: true,
         }
     }

@@ -40,10 +40,8 @@ pub fn judge(scenario: Scenario, tally: &Tally) -> Vec<Promise> {
         Scenario::Steady => steady(tally),
     };
     promises.push(check("nothing hangs", tally.hung == 0, || {
-        format!(
-            "{} of {} had not settled at the deadline",
-            tally.hung, tally.n
-        )
+        let (hung, n, unanswered) = (tally.hung, tally.n, tally.unanswered);
+        format!("{hung} of {n} had not settled, {unanswered} of them for want of an answer")
     }));
     let right = tally.misdelivered == 0;
     promises.push(check("every answer belongs to its request", right, || {

@@ -143,26 +143,31 @@ impl Guard {
             Cause::Login => Completion::Saved(false),
             _ => Completion::Failed(RefreshError::new(Kind::NotStarted), None),
         };
-        let span = tracing::info_span!(
-            "token_refresh",
-            attempt = start.number,
-            cause = ?start.cause,
-            outcome = field::Empty,
-            waiters = field::Empty,
-            elapsed_ms = field::Empty,
-        );
         Self {
             coordinator,
             start,
             outcome,
             on_drop: Some(on_drop),
             began: Instant::now(),
-            span,
+            span: Span::none(),
         }
     }
 
-    pub(super) fn number(&self) -> u64 {
-        self.start.number
+    /// Opens the span. Not under the lock: a subscriber is somebody else's code.
+    pub(super) fn trace(&mut self) {
+        self.span = tracing::info_span!(
+            "token_refresh",
+            attempt = self.start.number,
+            cause = ?self.start.cause,
+            outcome = field::Empty,
+            waiters = field::Empty,
+            elapsed_ms = field::Empty,
+        );
+    }
+
+    /// The login that it belongs to.
+    pub(super) fn epoch(&self) -> u64 {
+        self.start.stamp.epoch
     }
 
     /// Settles at once with a failure.
@@ -243,7 +248,7 @@ impl Guard {
     async fn reissue(&mut self, current: Option<TokenSet>) -> Prepared {
         let begun = self
             .coordinator
-            .with(|inner, now| inner.state.begin_reissue(self.number(), now));
+            .with(|inner, now| inner.state.begin_reissue(self.start.number, now));
         begun.map_err(|error| Completion::Failed(error, None))?;
         count(&self.coordinator.counters.reissues);
         // Dropped from here on, nobody can say what became of the refresh token.
@@ -329,9 +334,7 @@ impl Guard {
             counts
         });
         if kept {
-            let written = self.coordinator.write_truth().await;
-            // Told, and made good later; the attempt has failed anyway.
-            drop(self.coordinator.report_write(written));
+            self.set_right().await;
         }
     }
 
@@ -347,10 +350,8 @@ impl Guard {
             From::Issuer | From::Offer => self.coordinator.save(&fetched.tokens).await,
         };
         let tokens = fetched.tokens.clone();
-        if self.finish(Completion::Installed(fetched, saved.is_ok())) {
-            // Told, and made good later: the tokens are in use from memory.
-            drop(self.coordinator.report_write(saved));
-        } else {
+        let _unsaved = self.coordinator.sync_when_dropped();
+        if !self.finish(Completion::Installed(fetched, saved.is_ok())) {
             // A login, a logout or a successor was faster: what was just saved is not the truth.
             self.coordinator.offer(&self.start, tokens);
             self.set_right().await;
@@ -365,10 +366,12 @@ impl Guard {
         }
     }
 
+    /// Brings the store to the truth, now or later.
     async fn set_right(&self) {
-        let written = self.coordinator.write_truth().await;
-        // Told, and made good later.
-        drop(self.coordinator.report_write(written));
+        let _unwritten = self.coordinator.sync_when_dropped();
+        if let Err(error) = self.coordinator.write_truth().await {
+            tracing::warn!(%error, "the token store could not be written");
+        }
     }
 
     /// Publishes and settles. `false` when the attempt no longer counts.
@@ -481,13 +484,8 @@ impl Coordinator {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(completion) = self.on_drop.take() {
-            let unsaved = matches!(
-                &completion,
-                Completion::Installed(..) | Completion::Saved(_)
-            );
-            if self.coordinator.clone().finish(self, completion) && unsaved {
-                self.coordinator.sync_later();
-            }
+            let _unsaved = self.coordinator.sync_when_dropped();
+            self.coordinator.clone().finish(self, completion);
         }
     }
 }

@@ -251,23 +251,29 @@ impl Coordinator {
             (inner.running.take(), inner.begin(self, start))
         });
         settle_replaced(previous, EndReason::Replaced);
-        let saved = self.write_behind(gate, Some(guard.number())).await;
+        let _unsaved = self.sync_when_dropped();
+        let saved = self.write_behind(gate, guard.epoch()).await;
         guard.finish_login(saved.is_ok());
-        self.report_write(saved)
+        saved
     }
 
     /// See [`Session::logout`](crate::Session::logout).
     pub(crate) async fn logout(self: &Arc<Self>) -> Outcome {
-        let (previous, gate) = self.with(|inner, _| {
+        let (previous, gate, epoch) = self.with(|inner, _| {
             let ended = inner.state.log_out().is_some();
             if ended {
                 inner.put(&self.settings.attach, None, true);
             }
-            (inner.running.take_if(|_| ended), inner.gate.clone())
+            let previous = inner.running.take_if(|_| ended);
+            (previous, inner.gate.clone(), inner.state.stamp().epoch)
         });
         settle_replaced(previous, EndReason::LoggedOut);
-        let cleared = self.write_behind(gate, None).await;
-        self.report_write(cleared)
+        let _uncleared = self.sync_when_dropped();
+        match self.write_behind(gate, epoch).await {
+            // A login that came meanwhile has taken the logout's place: there is nothing to clear.
+            Err(error) if error.is_session_ended() => Ok(()),
+            cleared => cleared,
+        }
     }
 
     /// See [`Session::adopt`](crate::Session::adopt).
@@ -283,6 +289,7 @@ impl Coordinator {
         let Some(tokens) = self.with(|inner, _| inner.take_offer()) else {
             return self.lock().state.may_adopt(stamp.epoch);
         };
+        let _unsaved = self.sync_when_dropped();
         let saved = self.save(&tokens).await;
         self.with(|inner, now| {
             inner.state.may_adopt(stamp.epoch)?;
@@ -291,7 +298,7 @@ impl Coordinator {
             count(&self.counters.adopted);
             Ok(())
         })?;
-        self.report_write(saved)
+        saved
     }
 
     /// Runs a rule that says how to recover, and carries out what it says.
@@ -326,9 +333,10 @@ impl Coordinator {
     /// Not under the lock: a runtime that was shut down drops the task, and with it the guard, at
     /// once.
     fn launch(self: &Arc<Self>, launch: Option<Launch>) {
-        let Some(Launch { guard, gate }) = launch else {
+        let Some(Launch { mut guard, gate }) = launch else {
             return;
         };
+        guard.trace();
         match self.runtime() {
             Some(runtime) => drop(runtime.spawn(attempt::run(guard, gate))),
             None => guard.fail(RefreshError::new(Kind::NoRuntime)),
@@ -359,8 +367,9 @@ impl Coordinator {
             .status()
             .is_some_and(|status| mem::replace(&mut inner.told, status) != status);
         drop(inner);
-        if let Some((outcome, error)) = abandoned {
-            outcome.send_replace(Some(Err(error)));
+        if let Some((waiters, outcome)) = abandoned {
+            tracing::warn!(?outcome, "a refresh is abandoned: it is past its deadline");
+            waiters.send_replace(Some(outcome));
         }
         if tell {
             self.tell();
@@ -463,21 +472,14 @@ impl Inner {
         RefreshError::with_source(Kind::Store, "the transaction before this one does not end")
     }
 
-    fn abandon_overdue(
-        &mut self,
-        now: &Now,
-    ) -> Option<(watch::Sender<Option<Outcome>>, RefreshError)> {
-        let (number, error) = self.state.abandon_overdue(now.instant)?;
+    fn abandon_overdue(&mut self, now: &Now) -> Option<(watch::Sender<Option<Outcome>>, Outcome)> {
+        let (number, outcome) = self.state.abandon_overdue(now.instant)?;
         self.gate = Gate::default();
         let running = self
             .running
             .as_ref()
             .filter(|running| running.start.number == number)?;
-        tracing::warn!(
-            attempt = number,
-            "the refresh is abandoned: it is past its deadline"
-        );
-        Some((running.outcome.clone(), error))
+        Some((running.outcome.clone(), outcome))
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Outcome;
 use super::status::SessionStatus;
 use crate::error::EndReason;
 use crate::error::Kind;
@@ -201,7 +202,7 @@ pub(crate) struct Failure {
 #[derive(Debug)]
 pub(crate) struct Verdict {
     /// For those who waited.
-    pub(crate) outcome: Result<(), RefreshError>,
+    pub(crate) outcome: Outcome,
     /// The session ended by it: the store is to be cleared.
     pub(crate) ended: bool,
 }
@@ -233,12 +234,11 @@ impl State {
 
     /// A request wants to be sent.
     pub(crate) fn admit(&mut self, now: &Now) -> Admission {
-        let expired = self
-            .token()
-            .is_some_and(|token| token.lifetime.expires.passed(now));
+        let usable = self.is_usable(now);
+        let live = self.token().is_some();
         if let Some(attempt) = self.running() {
-            // P1: whoever finds the token expired joins the refresh ahead that is under way.
-            attempt.blocking |= expired;
+            // P1: whoever finds the token no longer good joins the refresh ahead that is under way.
+            attempt.blocking |= live && !usable;
             return match attempt.blocking {
                 true => Admission::Join,
                 false => Admission::Go,
@@ -252,7 +252,7 @@ impl State {
                 Err(error) => Admission::Fail(error),
             },
             Login::Absent => Admission::Go,
-            Login::Live(token) if expired || token.rejected != Rejected::No => {
+            Login::Live(_) if !usable => {
                 // In a cool-down it goes out as it is: the server decides (P5).
                 self.try_start(true, now)
                     .map_or(Admission::Go, Admission::Start)
@@ -319,7 +319,7 @@ impl State {
                 ..
             }) => Recovery::Fail(error.clone()),
             Login::Absent | Login::Live(_) => self
-                .try_start(false, now)
+                .try_start(!self.is_usable(now), now)
                 .map_or_else(Recovery::Fail, Recovery::Start),
         }
     }
@@ -409,26 +409,35 @@ impl State {
         Some(Verdict { outcome, ended })
     }
 
-    /// Gives up on an attempt that is past its deadline: to be called before anything is decided.
-    /// Its late result counts as long as it has no successor.
-    pub(crate) fn abandon_overdue(&mut self, now: Instant) -> Option<(u64, RefreshError)> {
+    /// Gives up on an attempt that is past its deadline, and says what its waiters are told: to be
+    /// called before anything is decided. Its late result counts as long as it has no successor.
+    pub(crate) fn abandon_overdue(&mut self, now: Instant) -> Option<(u64, Outcome)> {
         let attempt = self.running()?;
         if now < attempt.deadline {
             return None;
         }
         attempt.abandoned = true;
         let (number, cause) = (attempt.number, attempt.cause);
-        match cause {
-            // Neither has presented a refresh token: nothing is in doubt.
-            Cause::Load | Cause::Login => self.attempt = None,
+        let outcome = match cause {
+            Cause::Load => {
+                self.attempt = None;
+                Err(RefreshError::new(Kind::WaitTimeout))
+            }
+            Cause::Login => {
+                // The tokens are used from memory (P13).
+                self.attempt = None;
+                Ok(())
+            }
             Cause::End(_) | Cause::Reissue => {
+                let error = RefreshError::new(Kind::OutcomeUnknown);
                 self.cooling = Some(Cooling {
                     until: now + self.rules.quarantine,
-                    error: RefreshError::new(Kind::OutcomeUnknown),
+                    error: error.clone(),
                 });
+                Err(error)
             }
-        }
-        Some((number, RefreshError::new(Kind::OutcomeUnknown)))
+        };
+        Some((number, outcome))
     }
 
     /// The store holds the current token, or no longer does.

@@ -17,6 +17,7 @@ use super::Coordinator;
 use super::Gate;
 use super::Outcome;
 use crate::error::BoxError;
+use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
 use crate::time::timeout;
@@ -50,42 +51,48 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Queues behind the gate, and writes the truth unless attempt `number` no longer counts.
-    pub(super) async fn write_behind(&self, gate: Gate, number: Option<u64>) -> Outcome {
+    /// Queues behind the gate, and writes the truth, unless the login of this epoch is over by then:
+    /// whoever ended it writes.
+    pub(super) async fn write_behind(&self, gate: Gate, epoch: u64) -> Outcome {
         let _permit = self.enter(gate, self.settings.store_timeout * 2).await?;
-        let superseded = |number| !self.lock().state.counts(number);
-        match number.is_some_and(superseded) {
-            true => self.absence().map_or(Ok(()), Err),
-            false => self.write_truth().await,
+        let superseded = {
+            let inner = self.lock();
+            (inner.state.stamp().epoch != epoch).then(|| inner.state.absence())
+        };
+        match superseded {
+            None => self.write_truth().await,
+            Some(None) => Err(RefreshError::ended(EndReason::Replaced)),
+            Some(Some(error)) => Err(error),
         }
     }
 
-    /// Tells of a write that failed, and lets it be made good in the background (P13).
-    pub(super) fn report_write(self: &Arc<Self>, written: Outcome) -> Outcome {
-        written.inspect_err(|error| {
-            if error.is_store() {
-                tracing::warn!(%error, "the token store does not hold the session's tokens");
-                self.sync_later();
-            }
-        })
+    /// Lets a write that fails, or is dropped half-way, be made good in the background (P13).
+    pub(super) fn sync_when_dropped(self: &Arc<Self>) -> SyncWhenDropped {
+        SyncWhenDropped(self.clone())
     }
 
-    /// Starts the task that brings the store to the truth, unless it runs already.
-    pub(super) fn sync_later(self: &Arc<Self>) {
-        let Some(runtime) = self.runtime() else {
+    /// Starts the task that brings the store to the truth, unless that holds or it runs already.
+    fn sync_later(self: &Arc<Self>) {
+        let needed = self.with(|inner, _| inner.dirty && !inner.syncing);
+        let Some(runtime) = self.runtime().filter(|_| needed) else {
             return;
         };
-        let running = self.with(|inner, _| std::mem::replace(&mut inner.syncing, true));
-        if !running {
+        tracing::warn!("the token store does not hold the session's tokens; it is tried again");
+        if !self.with(|inner, _| std::mem::replace(&mut inner.syncing, true)) {
             drop(runtime.spawn(sync(Syncing(Arc::downgrade(self)))));
         }
     }
 
+    /// Is there nothing left to do? Then the task is over in the same moment.
+    fn is_synced(&self) -> bool {
+        self.with(|inner, _| {
+            inner.syncing = inner.dirty;
+            !inner.dirty
+        })
+    }
+
     async fn sync_once(&self) -> Outcome {
-        let (gate, dirty) = self.with(|inner, _| (inner.gate.clone(), inner.dirty));
-        if !dirty {
-            return Ok(());
-        }
+        let gate = self.with(|inner, _| inner.gate.clone());
         let _permit: OwnedMutexGuard<()> = self.enter(gate, self.settings.attempt).await?;
         self.write_truth().await
     }
@@ -101,6 +108,15 @@ impl Coordinator {
             Some(Err(_)) => Err(RefreshError::with_source(Kind::Store, "it panicked")),
             None => Err(RefreshError::with_source(Kind::Store, "no answer in time")),
         }
+    }
+}
+
+/// See [`Coordinator::sync_when_dropped`].
+pub(super) struct SyncWhenDropped(Arc<Coordinator>);
+
+impl Drop for SyncWhenDropped {
+    fn drop(&mut self) {
+        self.0.sync_later();
     }
 }
 
@@ -123,8 +139,12 @@ async fn sync(syncing: Syncing) {
         let Some(coordinator) = syncing.0.upgrade() else {
             return;
         };
+        if coordinator.is_synced() {
+            return;
+        }
         match coordinator.sync_once().await {
-            Ok(()) => return,
+            Ok(()) if coordinator.is_synced() => return,
+            Ok(()) => {}
             Err(error) => tracing::warn!(%error, "the token store still does not hold the tokens"),
         }
         delay = (delay * 2).min(longest);
