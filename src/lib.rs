@@ -102,8 +102,8 @@
 //!  a request
 //!    │
 //!    ▼
-//!  Is it for a named origin (P11), and is there a session for it?  Then no token of
-//!  the caller's own, and no WithoutToken?     ──no──►  sent as it is, the answer is not looked at
+//!  A named origin (P11), a session, and
+//!  neither WithoutToken nor its own header?   ──no──►  sent as it is, the answer is not looked at
 //!    │ yes
 //!    ▼
 //!  Is there a token that can be used?         ──no──►  wait until the store is read, the login is
@@ -116,9 +116,8 @@
 //!  What does the classifier say?              ──fine──►  the response, streaming, as it comes
 //!    │ rejected
 //!    ▼
-//!  Another login, or none, by now?            ──yes──►  the server's answer ┐
-//!  A pause after a failure? A limit? (P5, P9) ──yes──►  the server's answer ┤ with a RefreshError
-//!  No body to send again? (P10)               ──yes──►  the server's answer ┘ in its extensions
+//!  Another login, or none, by now (P8)?       ──yes──►  the server's answer, with a RefreshError
+//!  A pause after a failure, a limit (P5, P9)? ──yes──►  in its extensions that says why
 //!    │
 //!    ├─ Is there a newer token already (P2)?  ──yes──►  no need to wait
 //!    │                                                    │
@@ -133,7 +132,8 @@
 //!    │    meanwhile the rejection is read to its end,     │
 //!    │    which gives its connection back (P14)           │
 //!    │                                                    │
-//!    ├─ failed ──►  the server's answer, and why          │
+//!    ├─ it failed (P5), or no way to send again (P10) ────┼──►  the server's answer, and why
+//!    │                                                    │
 //!    ▼◄───────────────────────────────────────────────────┘
 //!  Sent again, once, when the inner service is ready  ──►  the response, whatever it says
 //! ```
@@ -156,13 +156,15 @@
 //!   panics or hangs, its runtime shuts down or is not driven any more, or there is none. One
 //!   request waits twice at the most: before it is sent, and after it was rejected.
 //! - **P5 An outcome belongs to its attempt.** Those who waited for a refresh share its outcome,
-//!   with one [source](std::error::Error::source). After a failure comes a pause: 1 s at first, 60 s
-//!   at most, doubled each time and spread at random ([`cool_down`](SessionBuilder::cool_down)); as
-//!   long as `Retry-After` asks, up to five minutes; at least as long as the
-//!   [`reissue_timeout`](SessionBuilder::reissue_timeout) when it is unknown whether the issuer has
-//!   processed the reissue, and at least a minute when the issuer does not take it as it is
-//!   configured. Requests are sent during the pause, and those that are rejected return at once,
-//!   with the server's answer and the last failure. The first rejection after it starts anew.
+//!   with one [source](std::error::Error::source). A failure is followed by a pause: 1 s at first,
+//!   doubled each time up to a minute and spread at random
+//!   ([`cool_down`](SessionBuilder::cool_down)); as long as `Retry-After` asks, up to five minutes;
+//!   at least as long as the [`reissue_timeout`](SessionBuilder::reissue_timeout) when it is unknown
+//!   whether the issuer has processed the reissue, and at least a minute when the issuer does not
+//!   take it as it is configured. Requests are sent during the pause, and those that are rejected
+//!   return at once, with the server's answer and the last failure. The first rejection after it
+//!   starts anew. There is no pause where nobody was asked: after a first look into the store that
+//!   failed, at the limit of reissues, or without a runtime.
 //! - **P6 Only two things end a session,** apart from you: the issuer refuses the refresh token, or
 //!   the classifier reads an answer to the current token as final ([`Verdict::EndSession`]). Even
 //!   then the store is read again first, and newer tokens in it are adopted instead. Network
@@ -173,32 +175,32 @@
 //! - **P7 The end is told once,** through [`Session::subscribe`], and remembered: later requests go
 //!   out without a token and cause no call to the issuer. A new login makes everything new, pauses
 //!   and limits included.
-//! - **P8 Users are kept apart.** A login, a logout and an end are borders: no request is sent again
-//!   across one, and no tokens fetched on one side are saved or used on the other. That holds for a
-//!   request that went out without a token as well. One that waits for its first token when somebody
-//!   else logs in fails; at a logout it goes out without one.
-//! - **P9 Everything is bounded,** and each bound has an outcome with a name: one replay per request;
-//!   5 reissues in 30 s ([`reissue_limit`](SessionBuilder::reissue_limit)), where neither adoptions
-//!   count nor a reissue that replaces a token which has lived out a stated lifetime of a second or
-//!   more; 2^20 waiting requests; 64 KiB kept of a request's body
+//! - **P8 Users are kept apart.** A login, a logout and an end are borders: no request is sent
+//!   again across one, and no tokens fetched on one side are saved or used on the other. That holds
+//!   for a request that went out without a token as well. One that still waits to be sent fails
+//!   when somebody else logs in, and goes out without a token after a logout.
+//! - **P9 Everything is bounded,** and each bound has an outcome with a name: one replay per
+//!   request; 5 reissues in 30 s ([`reissue_limit`](SessionBuilder::reissue_limit)), where neither
+//!   adoptions count nor a reissue that replaces a token which has lived out a stated lifetime of a
+//!   second or more; 2^20 waiting requests; 64 KiB kept of a request's body
 //!   ([`replay_limit`](TokenRefreshLayer::replay_limit)); 64 KiB and 1 s for reading a response
 //!   ([`response_limit`](TokenRefreshLayer::response_limit)).
-//! - **P10 Nothing of yours is lost.** A rejection that is not made good comes back whole. A body is
-//!   sent again whole or not at all. What cannot be sent again still has the token refreshed, for
-//!   the next request. Only when sending again itself fails do you get that error instead of the
-//!   rejection.
+//! - **P10 Nothing of yours is lost.** A rejection that is not made good comes back whole. A body
+//!   is sent again whole or not at all. What cannot be sent again still has the token refreshed,
+//!   for the next request. Only when sending again itself fails do you get that error instead of
+//!   the rejection.
 //! - **P11 The token goes to the named origins only.** Scheme, host and port are compared for every
-//!   request that passes the layer. Upper and lower case and a dot at the end make no difference;
-//!   a URI with userinfo never matches. A URI without a host goes where the inner service is bound,
-//!   and counts as the first named origin. Plain `http` is for loopback (`localhost`, `127.0.0.0/8`,
-//!   `::1`) unless you say [otherwise](Origin::allow_plain_http).
-//! - **P12 Secrets stay secret.** No token, nor a part of one, is in what this crate prints: `Debug`,
-//!   errors, traces, panics. Header values with a token are marked as sensitive.
+//!   request that passes the layer. Upper and lower case and a dot at the end make no difference; a
+//!   URI with userinfo never matches. A URI without a host goes where the inner service is bound,
+//!   and counts as the first named origin. Plain `http` is for loopback (`localhost`,
+//!   `127.0.0.0/8`, `::1`) unless you say [otherwise](Origin::allow_plain_http).
+//! - **P12 Secrets stay secret.** No token, nor a part of one, is in what this crate prints:
+//!   `Debug`, errors, traces, panics. Header values with a token are marked as sensitive.
 //! - **P13 Saved before used.** New tokens are in the store before anybody who waits gets them. If
 //!   saving fails they are used from memory, saving goes on in the background, and
 //!   [`SessionStatus::LoggedIn`] says so.
-//! - **P14 Nothing is held while waiting:** no lock, no permit of the services below, no connection.
-//!   A rejection is read to its end before its request waits.
+//! - **P14 Nothing is held while waiting:** no lock, no permit of the services below, no
+//!   connection. A rejection is read to its end before its request waits.
 //! - **P15 The reissue is not intercepted.** It never waits for itself and never carries the access
 //!   token, even if the reissuer was given a client with the layer around it, or calls through one
 //!   in its own task. (What it spawns in other tasks is taken for a request like any other, and
@@ -228,10 +230,11 @@
 //!
 //! # Where it stands in a stack
 //!
-//! - A `Timeout` goes above the layer: it then spans both sends and the wait between them. One below
-//!   limits each send by itself.
-//! - `Buffer` and `ConcurrencyLimit` work on either side. Below, a request that waits holds no place
-//!   in them, and asks for one again when it is sent again. Above, a place is held all the while.
+//! - A `Timeout` goes above the layer: it then spans both sends and the wait between them. One
+//!   below limits each send by itself.
+//! - `Buffer` and `ConcurrencyLimit` work on either side. Below, a request that waits holds no
+//!   place in them, and asks for one again when it is sent again. Above, a place is held all the
+//!   while.
 //! - `FollowRedirect` goes above, so that each hop passes the layer and its origin is judged (P11).
 //!   Below, the redirects are out of the layer's sight.
 //! - `Retry` goes above: a [`ReplayBody`] cannot be cloned. Let it leave alone what the layer reads
@@ -244,41 +247,45 @@
 //! # Watching it
 //!
 //! - Each attempt has a [`tracing`] span `token_refresh` with the fields `attempt`, `cause`,
-//!   `outcome`, `waiters` and `elapsed_ms`. Its cause is `Reissue`, or `Load` (the store is read for
-//!   the first time), `Login` (tokens are saved) or `End`.
+//!   `outcome`, `waiters` and `elapsed_ms`. The cause is a reissue, the first look into the store,
+//!   or the last one before the end.
 //! - [`Session::stats`] counts reissues, replays, failures by kind, and who waits now.
-//! - [`Session::subscribe`] follows the [`SessionStatus`]. It is a watch: a subscriber sees the newest
-//!   status, and may miss an end that a login follows at once.
+//! - [`Session::subscribe`] follows the [`SessionStatus`]. It is a watch: a subscriber sees the
+//!   newest status, and may miss an end that a login follows at once.
 //!
 //! # Cancel safety
 //!
-//! Every future of this crate may be dropped at any time, and dropping one leaves no lock and no task
-//! of a request's own behind. A refresh goes on (P3). [`Session::login`] and [`Session::logout`] count
-//! from their first poll; what dropping them early leaves undone is told there.
+//! Every future of this crate may be dropped at any time. A refresh that it has started goes on
+//! (P3). [`Session::login`] and [`Session::logout`] count from their first poll, and their writing
+//! to the store is made good in the background.
 //!
 //! # Runtimes
 //!
-//! Building a [`Session`] or a layer needs no runtime and spawns nothing. Refreshes, and the first look
-//! into the store, run as tasks on tokio: on the runtime of the request that starts them, or on the one
-//! given to [`SessionBuilder::runtime`]. The latter is for programs that shut runtimes down, or that
-//! poll requests outside of tokio, which is fine: a wait has a timer of its own where tokio has none.
+//! Building a [`Session`] or a layer needs no runtime and spawns nothing. Refreshes, and the first
+//! look into the store, run as tasks on tokio: on the runtime of the request that starts them, or
+//! on the one given to [`SessionBuilder::runtime`]. The latter is for programs that shut runtimes
+//! down, or that poll requests outside of tokio, which is fine: a wait has a timer of its own where
+//! tokio has none.
 //!
 //! # Limits
 //!
-//! - A [`TokenStore`] is for one process. Several that share a login would need a store with a claim on
-//!   the reissue, which is not there yet: two of them can present one refresh token at the same time.
+//! - A [`TokenStore`] is for one process. Several that share a login would need a store with a
+//!   claim on the reissue, which is not there yet: two of them can present one refresh token at the
+//!   same time.
 //! - The grants of OAuth 2.0 are not ready-made yet. [`reissue_fn`] can speak them.
 //! - The status of gRPC calls is not understood yet: a rejection is known by its HTTP status, its
 //!   headers or a code in a JSON body. Nor is `WWW-Authenticate` read.
-//! - A rejection inside a successful answer is sent again only if the request is marked [`ReplaySafe`],
-//!   as the server may have processed it. A 401, or any other error, is taken to say that it has not.
+//! - A rejection inside a successful answer is sent again only if the request is marked
+//!   [`ReplaySafe`], as the server may have processed it. A 401, or any other error that the
+//!   classifier reads as a rejection, is taken to say that it has not.
 //! - The layer puts no limit on the time that the inner service takes: use a `Timeout`.
-//! - Wiping covers the buffers of this crate. Copies that the HTTP client makes while it sends, what
-//!   was left where you built a token, and memory that was swapped out are beyond it. What a reissuer
-//!   or a store of your own says in its errors is passed on as their source.
-//! - No client can exclude that the issuer's answer is lost on its way. The same refresh token is then
-//!   presented again after the pause of P5; an issuer that takes each one only once will refuse it, and
-//!   the session ends. The same happens to a process that is killed before the save is done.
+//! - Wiping covers the buffers of this crate. Copies that the HTTP client makes while it sends,
+//!   what was left where you built a token, and memory that was swapped out are beyond it. What a
+//!   reissuer or a store of your own says in its errors is passed on as their source.
+//! - No client can exclude that the issuer's answer is lost on its way. The same refresh token is
+//!   then presented again after the pause of P5; an issuer that takes each one only once will
+//!   refuse it, and the session ends. A process that is killed before the save is done has lost its
+//!   tokens likewise.
 
 #![warn(
     missing_debug_implementations,

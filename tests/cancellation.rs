@@ -4,7 +4,6 @@
 mod support;
 
 use http::StatusCode;
-use support::Store;
 use support::World;
 use support::poll_then_drop;
 use support::settle_down;
@@ -13,9 +12,7 @@ use support::settle_down;
 #[tokio::test]
 async fn a_dropped_leader_does_not_abandon_the_refresh() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("u")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("u").await;
     let client = world.client(&session);
     world.expire();
     world.hold_reissues();
@@ -135,8 +132,7 @@ async fn a_call_of_the_session_may_be_dropped_at_any_await_point() {
 #[tokio::test(start_paused = true)]
 async fn a_login_dropped_during_its_save_is_used_and_saved_later() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
+    let (store, session) = world.stored(None);
     store.hold_writes();
     let login = session.login(world.tokens("u"));
     assert!(poll_then_drop(login, 3).await.is_none());

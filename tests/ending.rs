@@ -7,7 +7,6 @@ use http::HeaderMap;
 use http::StatusCode;
 use support::Client;
 use support::Script;
-use support::Store;
 use support::World;
 use support::refresh_error;
 use tower::Layer;
@@ -116,9 +115,7 @@ async fn a_new_login_arms_everything_again() {
 #[tokio::test]
 async fn a_refusal_ends_nothing_when_the_store_holds_a_newer_pair() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("u")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("u").await;
     let client = world.client(&session);
     world.expire();
     world.script(Script::Refuse);
@@ -136,9 +133,7 @@ async fn a_refusal_ends_nothing_when_the_store_holds_a_newer_pair() {
 #[tokio::test]
 async fn a_newer_pair_in_the_store_is_adopted_without_a_reissue() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("u")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("u").await;
     world.expire();
     store.put(Some(world.tokens("u")));
     assert_eq!(
@@ -152,9 +147,7 @@ async fn a_newer_pair_in_the_store_is_adopted_without_a_reissue() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_ends_nothing_while_the_store_cannot_be_read() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("u")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("u").await;
     let client = world.client(&session);
     world.expire();
     world.script(Script::Refuse);
@@ -175,9 +168,7 @@ async fn a_refusal_ends_nothing_while_the_store_cannot_be_read() {
 #[tokio::test]
 async fn the_end_clears_the_store() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("u")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("u").await;
     world.expire();
     world.script(Script::Refuse);
     world.client(&session).get().await.unwrap();
@@ -197,8 +188,7 @@ fn gone_is_final(status: StatusCode, _: &HeaderMap) -> Verdict {
 #[tokio::test]
 async fn an_answer_declared_final_ends_the_session_without_a_reissue() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
+    let (store, session) = world.stored(None);
     let layer = TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap();
     let client = Client::new(
         layer

@@ -4,7 +4,6 @@
 mod support;
 
 use http::StatusCode;
-use support::Store;
 use support::World;
 use support::refresh_error;
 use support::settle_down;
@@ -15,9 +14,7 @@ use tower_token_refresh::SessionStatus;
 #[tokio::test]
 async fn another_login_during_the_reissue_keeps_the_users_apart() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("a")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("a").await;
     let client = world.client(&session);
     world.expire();
     world.hold_reissues();
@@ -50,9 +47,7 @@ async fn another_login_during_the_reissue_keeps_the_users_apart() {
 #[tokio::test]
 async fn a_logout_during_the_reissue_settles_everybody_and_leaves_nothing_behind() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("a")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("a").await;
     let client = world.client(&session);
     world.expire();
     world.hold_reissues();
@@ -73,9 +68,7 @@ async fn a_logout_during_the_reissue_settles_everybody_and_leaves_nothing_behind
 #[tokio::test]
 async fn a_logout_during_the_save_of_new_tokens_leaves_the_store_empty() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("a")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("a").await;
     let client = world.client(&session);
     world.expire();
     store.hold_writes();
@@ -103,9 +96,7 @@ async fn a_logout_during_the_save_of_new_tokens_leaves_the_store_empty() {
 #[tokio::test]
 async fn a_login_during_the_save_of_new_tokens_leaves_the_new_login_in_the_store() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("a")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("a").await;
     let client = world.client(&session);
     world.expire();
     store.hold_writes();
@@ -217,8 +208,7 @@ async fn after_a_logout_nothing_can_be_adopted() {
 #[tokio::test]
 async fn a_slow_load_does_not_overwrite_a_login_that_came_meanwhile() {
     let world = World::new();
-    let store = Store::new(Some(world.tokens("old")));
-    let session = world.builder().store(store.clone()).build().unwrap();
+    let (store, session) = world.stored(Some(world.tokens("old")));
     let client = world.client(&session);
     store.hold_loads();
     let waiting = tokio::spawn(client.get());

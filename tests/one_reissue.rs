@@ -179,6 +179,16 @@ async fn a_refresh_by_hand_joins_the_one_after_a_rejection() {
     assert_eq!(world.counts().reissues, 1);
 }
 
+// shows B41: a refresh by hand is not satisfied with what was just read from the store.
+#[tokio::test]
+async fn a_refresh_by_hand_of_a_session_that_is_not_loaded_yet_reissues() {
+    let world = World::new();
+    let (_, session) = world.stored(Some(world.tokens("u")));
+    session.refresh().await.unwrap();
+    assert_eq!(world.counts().reissues, 1);
+    assert_eq!(session.token().await.unwrap().expose(), "a-u-2");
+}
+
 // shows B39, B63
 #[tokio::test]
 async fn sessions_do_not_share_a_refresh_and_clones_of_one_do() {

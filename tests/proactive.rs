@@ -196,7 +196,8 @@ async fn a_clock_that_is_wrong_neither_loops_nor_locks_out() {
     }
 }
 
-// shows B101 for a restored session: there the past counts.
+// shows B101 and B104 for a restored session: there the past counts, and who waited for the load is
+// judged again.
 #[tokio::test]
 async fn a_restored_token_that_has_expired_is_refreshed_before_it_is_sent() {
     let world = World::new();

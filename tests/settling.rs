@@ -236,8 +236,7 @@ fn a_request_outside_of_any_runtime_does_not_wait_for_ever_for_one_that_stands_s
 #[tokio::test(start_paused = true)]
 async fn a_login_whose_store_hangs_is_used_from_memory_when_its_time_is_up() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
+    let (store, session) = world.stored(None);
     store.hold_writes();
     let login = tokio::spawn({
         let (session, tokens) = (session.clone(), world.tokens("u"));
@@ -255,8 +254,7 @@ async fn a_login_whose_store_hangs_is_used_from_memory_when_its_time_is_up() {
 #[tokio::test(start_paused = true)]
 async fn a_login_that_is_not_polled_any_more_holds_nobody_up_for_ever() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
+    let (store, session) = world.stored(None);
     store.hold_writes();
     let mut login = tokio_test::task::spawn(session.login(world.tokens("u")));
     tokio_test::assert_pending!(login.poll());

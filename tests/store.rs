@@ -24,9 +24,7 @@ fn saved(session: &Session) -> bool {
 #[tokio::test]
 async fn a_new_pair_is_in_the_store_before_any_waiter_is_released() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("u")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("u").await;
     let client = world.client(&session);
     let mut status = session.subscribe();
     status.mark_unchanged();
@@ -53,8 +51,7 @@ async fn a_new_pair_is_in_the_store_before_any_waiter_is_released() {
 #[tokio::test]
 async fn requests_wait_for_the_save_of_a_login() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
+    let (store, session) = world.stored(None);
     store.hold_writes();
     let login = tokio::spawn({
         let (session, tokens) = (session.clone(), world.tokens("u"));
@@ -79,9 +76,7 @@ async fn requests_wait_for_the_save_of_a_login() {
 #[tokio::test(start_paused = true)]
 async fn a_pair_that_cannot_be_saved_is_used_and_saved_later_and_that_is_told() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("u")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("u").await;
     let client = world.client(&session);
     for broken in ["error", "panic"] {
         world.expire();
@@ -106,9 +101,7 @@ async fn a_pair_that_cannot_be_saved_is_used_and_saved_later_and_that_is_told() 
 #[tokio::test(start_paused = true)]
 async fn an_older_pair_in_the_store_is_not_adopted_over_an_unsaved_one() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("u")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("u").await;
     let client = world.client(&session);
     store.fail_writes(true);
     for _ in 0..3 {
@@ -122,8 +115,7 @@ async fn an_older_pair_in_the_store_is_not_adopted_over_an_unsaved_one() {
 #[tokio::test(start_paused = true)]
 async fn a_login_that_cannot_be_saved_says_so_and_counts() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
+    let (store, session) = world.stored(None);
     store.fail_writes(true);
     let error = session.login(world.tokens("u")).await.unwrap_err();
     assert!(error.is_not_saved() && error.is_store());
@@ -144,9 +136,7 @@ async fn a_login_that_cannot_be_saved_says_so_and_counts() {
 #[tokio::test(start_paused = true)]
 async fn a_logout_that_cannot_clear_the_store_says_so_and_clears_it_later() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("u")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("u").await;
     store.fail_writes(true);
     assert!(session.logout().await.unwrap_err().is_store());
     assert!(!session.status().is_logged_in());
@@ -162,8 +152,7 @@ async fn a_logout_that_cannot_clear_the_store_says_so_and_clears_it_later() {
 #[tokio::test]
 async fn the_store_is_read_once_for_all_who_come_first() {
     let world = World::new();
-    let store = Store::new(Some(world.tokens("u")));
-    let session = world.builder().store(store.clone()).build().unwrap();
+    let (store, session) = world.stored(Some(world.tokens("u")));
     let client = world.client(&session);
     for answer in join_all((0..10).map(|_| client.get())).await {
         assert_eq!(answer.unwrap().user, "u");
@@ -177,8 +166,7 @@ async fn the_store_is_read_once_for_all_who_come_first() {
 #[tokio::test]
 async fn a_store_that_cannot_be_read_fails_the_first_requests_and_the_next_try_again() {
     let world = World::new();
-    let store = Store::new(Some(world.tokens("u")));
-    let session = world.builder().store(store.clone()).build().unwrap();
+    let (store, session) = world.stored(Some(world.tokens("u")));
     let client = world.client(&session);
     store.fail_loads(true);
     for answer in join_all((0..10).map(|_| client.get())).await {
@@ -198,8 +186,7 @@ async fn a_store_that_cannot_be_read_fails_the_first_requests_and_the_next_try_a
 #[tokio::test]
 async fn a_stored_token_that_has_expired_is_refreshed() {
     let world = World::new();
-    let store = Store::new(Some(world.tokens("u")));
-    let session = world.builder().store(store.clone()).build().unwrap();
+    let (_, session) = world.stored(Some(world.tokens("u")));
     world.expire();
     assert_eq!(
         world.client(&session).get().await.unwrap().status,
@@ -235,9 +222,7 @@ async fn a_refresh_token_that_comes_with_a_failure_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_logout_dropped_before_the_store_is_cleared_clears_it_later() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
-    session.login(world.tokens("u")).await.unwrap();
+    let (store, session) = world.logged_in_and_stored("u").await;
     store.hold_writes();
     assert!(support::poll_then_drop(session.logout(), 3).await.is_none());
     store.writes.add_permits(10);
@@ -251,8 +236,7 @@ async fn a_logout_dropped_before_the_store_is_cleared_clears_it_later() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_again_and_again_is_tried_until_it_works() {
     let world = World::new();
-    let store = Store::new(None);
-    let session = world.builder().store(store.clone()).build().unwrap();
+    let (store, session) = world.stored(None);
     store.fail_writes(true);
     for _ in 0..3 {
         session.login(world.tokens("u")).await.unwrap_err();

@@ -185,6 +185,20 @@ impl World {
         session
     }
 
+    /// A session whose store holds this.
+    pub fn stored(&self, tokens: Option<TokenSet>) -> (Store, Session) {
+        let store = Store::new(tokens);
+        let builder = self.builder().store(store.clone());
+        (store, builder.build().unwrap())
+    }
+
+    /// A session that is logged in, and its store.
+    pub async fn logged_in_and_stored(&self, user: &str) -> (Store, Session) {
+        let (store, session) = self.stored(None);
+        session.login(self.tokens(user)).await.unwrap();
+        (store, session)
+    }
+
     /// A client with the layer.
     pub fn client(&self, session: &Session) -> Client {
         let layer = TokenRefreshLayer::new(ORIGIN, session.clone()).unwrap();

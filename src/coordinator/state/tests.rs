@@ -647,6 +647,7 @@ impl World {
     }
 }
 
+// shows B36, B91: there is no moment between a new token and its bookkeeping.
 #[test]
 fn no_short_sequence_of_events_breaks_a_promise() {
     let now = Now::read();
