@@ -105,6 +105,7 @@ pub(crate) enum Kind {
 /// Why a request was not sent a second time although the token is, or will be, fresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotReplayed {
+    NotReady,
     BodyOverLimit,
     BodyFailed,
     BodyStillSending,
@@ -273,6 +274,7 @@ impl fmt::Display for RefreshError {
 impl fmt::Display for NotReplayed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::NotReady => "the service below was not ready for it",
             Self::BodyOverLimit => "its body is larger than the limit for kept bodies",
             Self::BodyFailed => "its body failed",
             Self::BodyStillSending => "its body is still being sent",

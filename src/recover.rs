@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::Request;
 use http::Response;
+use http::StatusCode;
 use http::request::Parts;
 use http_body::Body;
 use tower_service::Service;
@@ -45,6 +46,8 @@ pub(crate) struct Call<Inner, C, B> {
     session: Session,
     /// What it carried when it was sent.
     stamp: Stamp,
+    /// It carried no token, for there was none.
+    bare: bool,
     head: Parts,
     body: Kept<B>,
 }
@@ -169,7 +172,10 @@ where
         Ok(body) => body,
         Err(why) => return Ok(explain(rejection, not_replayed(why))),
     };
-    ready(&mut call.inner).await?;
+    if let Err(error) = ready(&mut call.inner).await {
+        let why = Kind::NotReplayed(NotReplayed::NotReady);
+        return Ok(explain(rejection, RefreshError::with_source(why, error)));
+    }
     let (stamp, header) = call.session.current();
     if stamp.epoch != call.stamp.epoch {
         return Ok(explain(rejection, RefreshError::ended(EndReason::Replaced)));
@@ -206,6 +212,7 @@ where
         body: B,
     ) -> (Request<ReplayBody<B>>, Self) {
         let copy = head.clone();
+        let bare = header.is_none();
         session.attach(&mut head.headers, header);
         let (first, kept) = ReplayBody::keep(body, options.replay_limit);
         let call = Self {
@@ -213,6 +220,7 @@ where
             options,
             session,
             stamp,
+            bare,
             head: copy,
             body: kept,
         };
@@ -231,7 +239,11 @@ where
 
 impl<Inner, C: Classify, B> Call<Inner, C, B> {
     pub(crate) fn judge<ResBody>(&self, response: &Response<ResBody>) -> Verdict {
-        self.options.judge(response)
+        // To have no token is reason enough: no classifier need know the code for it.
+        match self.bare && response.status() == StatusCode::UNAUTHORIZED {
+            true => Verdict::Refresh,
+            false => self.options.judge(response),
+        }
     }
 }
 

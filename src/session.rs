@@ -117,11 +117,7 @@ impl Session {
     /// The login counts from the first poll. Dropped before the save is done, it goes on as with a
     /// store that failed.
     pub async fn login(&self, tokens: TokenSet) -> Result<(), RefreshError> {
-        let saved = self.coordinator.login(tokens).await;
-        saved.map_err(|error| match error.kind() {
-            Kind::Store => error.renamed(Kind::NotSaved),
-            _ => error,
-        })
+        self.coordinator.login(tokens).await.map_err(not_saved)
     }
 
     /// Forgets the tokens, here and in the store. Requests go out without a token from now on.
@@ -136,8 +132,8 @@ impl Session {
     ///
     /// # Cancel safety
     ///
-    /// The logout counts from the first poll. Dropped before the store is cleared, the tokens may
-    /// stay in it.
+    /// The logout counts from the first poll. Dropped before the store is cleared, that goes on in
+    /// the background.
     pub async fn logout(&self) -> Result<(), RefreshError> {
         self.coordinator.logout().await
     }
@@ -150,14 +146,14 @@ impl Session {
     /// # Errors
     ///
     /// [`is_session_ended`](RefreshError::is_session_ended) when this login is over, and
-    /// [`is_store`](RefreshError::is_store) when the tokens are in use but not saved.
+    /// [`is_not_saved`](RefreshError::is_not_saved) when the tokens are in use but not saved.
     ///
     /// # Cancel safety
     ///
     /// Dropped, the tokens are either adopted or not.
     pub async fn adopt(&self, tokens: TokenSet) -> Result<(), RefreshError> {
         self.load().await?;
-        self.coordinator.adopt(tokens).await
+        self.coordinator.adopt(tokens).await.map_err(not_saved)
     }
 
     /// Where the session stands now.
@@ -206,7 +202,8 @@ impl Session {
     }
 
     /// The access token, for what is not sent through the layer (a WebSocket handshake, say). It
-    /// waits for a refresh under way and refreshes an expired token first, as a request would.
+    /// waits for a refresh under way and refreshes an expired token first, as a request would; and
+    /// as for a request, the token may be an old one where that has failed.
     ///
     /// # Errors
     ///
@@ -519,6 +516,14 @@ impl SessionBuilder {
 impl fmt::Debug for SessionBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionBuilder").finish_non_exhaustive()
+    }
+}
+
+/// The tokens are in use, and it is only the store that does not have them.
+fn not_saved(error: RefreshError) -> RefreshError {
+    match error.kind() {
+        Kind::Store => error.renamed(Kind::NotSaved),
+        _ => error,
     }
 }
 

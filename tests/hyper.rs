@@ -163,6 +163,7 @@ async fn a_refusal_by_the_issuer_ends_the_session_and_the_servers_own_answer_is_
     assert_eq!(why(&answer).end_reason(), Some(EndReason::Refused));
     assert!(String::from_utf8_lossy(&body(answer).await).contains("T-002"));
     let bare = get(&client, format!("{base}/member/me")).await.unwrap();
+    assert!(why(&bare).is_session_ended());
     assert!(
         String::from_utf8_lossy(&body(bare).await).contains("T-004"),
         "passed on"

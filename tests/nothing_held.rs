@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use tower::ServiceBuilder;
 use tower::ServiceExt;
 use tower::limit::ConcurrencyLimitLayer;
 use tower_test::mock;
+use tower_token_refresh::RefreshError;
 use tower_token_refresh::ReplayBody;
 use tower_token_refresh::Session;
 use tower_token_refresh::TokenRefreshLayer;
@@ -123,6 +125,28 @@ async fn errors_of_readiness_are_passed_on() {
     handle.send_error("closed");
     let error = service.ready().await.map(|_| ()).unwrap_err();
     assert_eq!(error.to_string(), "closed");
+}
+
+// shows P10: a rejection is not swallowed because the service below can take no second request.
+#[tokio::test]
+async fn when_the_service_is_not_ready_for_the_replay_the_rejection_is_returned() {
+    let session = World::new().logged_in("u").await;
+    let (inner, mut handle) = mock::pair::<Sent, Received>();
+    handle.allow(1);
+    let mut service = layer(&session).layer(inner);
+    service.ready().await.unwrap();
+    let mut future = task::spawn(service.call(get("/")));
+    assert_pending!(future.poll());
+    let (_, respond) = handle.next_request().await.unwrap();
+    respond.send_response(rejection());
+    assert_pending!(future.poll());
+    settle_down().await;
+    handle.send_error("closed");
+    let answer = assert_ready!(future.poll()).unwrap();
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    let why: &RefreshError = answer.extensions().get().unwrap();
+    assert!(why.is_not_replayed());
+    assert_eq!(why.source().unwrap().to_string(), "closed");
 }
 
 // shows P8 at the last moment: a logout while the replay waits for its place.

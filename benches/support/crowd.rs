@@ -2,9 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::future::Ready;
 use std::future::pending;
-use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -91,7 +89,7 @@ async fn reissue(counts: Arc<Counts>) -> Result<TokenSet, ReissueError> {
         .map_err(ReissueError::unknown)
 }
 
-/// A server that answers at once.
+/// A server that answers at the second poll: when all have sent, no answer was read yet.
 #[derive(Debug, Clone)]
 pub struct Server {
     counts: Arc<Counts>,
@@ -100,26 +98,46 @@ pub struct Server {
 impl<B> Service<Request<B>> for Server {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = Answering;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Answering {
         let header = request.headers().get(AUTHORIZATION);
         let is_good = header.is_some_and(|it| it.as_bytes().ends_with(FRESH.as_bytes()));
-        let body = if is_good {
-            r#"{"ok":true}"#
-        } else {
-            r#"{"code":"T-002"}"#
-        };
-        let mut response = Response::new(Full::from(body));
         if !is_good {
             self.counts.rejected.fetch_add(1, Ordering::Relaxed);
-            *response.status_mut() = StatusCode::UNAUTHORIZED;
         }
-        ready(Ok(response))
+        Answering {
+            is_good,
+            is_polled: false,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Answering {
+    is_good: bool,
+    is_polled: bool,
+}
+
+impl Future for Answering {
+    type Output = Result<Response<Full<Bytes>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if !std::mem::replace(&mut self.is_polled, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let (status, body) = match self.is_good {
+            true => (StatusCode::OK, r#"{"ok":true}"#),
+            false => (StatusCode::UNAUTHORIZED, r#"{"code":"T-002"}"#),
+        };
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = status;
+        Poll::Ready(Ok(response))
     }
 }
 

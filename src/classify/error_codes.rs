@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::Classify;
+use super::Or;
 use super::Verdict;
 use crate::error::ConfigError;
 use crate::json;
@@ -95,6 +96,12 @@ impl ErrorCodes {
     pub fn in_success(mut self) -> Self {
         Arc::make_mut(&mut self.inner).in_success = true;
         self
+    }
+
+    /// Asks `other` about an answer whose code is not known, or that has none; the same as
+    /// [`Classify::or`].
+    pub fn or<C: Classify>(self, other: C) -> Or<Self, C> {
+        Or::new(self, other)
     }
 
     fn means(mut self, code: impl Into<String>, verdict: Verdict) -> Self {

@@ -23,6 +23,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -64,6 +65,20 @@ pub trait Reissue: Send + Sync + 'static {
     /// When this reissuer could never work.
     fn check(&self) -> Result<(), ConfigError> {
         Ok(())
+    }
+}
+
+impl<T: Reissue> Reissue for Arc<T> {
+    async fn reissue(&self, request: ReissueRequest) -> Result<TokenSet, ReissueError> {
+        T::reissue(self, request).await
+    }
+
+    fn needs_refresh_token(&self) -> bool {
+        T::needs_refresh_token(self)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        T::check(self)
     }
 }
 

@@ -10,6 +10,7 @@ pub use memory::MemoryStore;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use crate::error::BoxError;
 use crate::token::TokenSet;
@@ -20,6 +21,11 @@ use crate::token::TokenSet;
 /// ([`SessionBuilder::store_timeout`](crate::SessionBuilder::store_timeout)) and takes a panic for
 /// a failure. A call may be dropped at its deadline; one that did write all the same is made good
 /// by the next write.
+///
+/// A store that writes the tokens down takes them apart with [`TokenSet::access_token`],
+/// [`refresh_token`](TokenSet::refresh_token), [`expires_at`](TokenSet::expires_at) and
+/// [`identity`](TokenSet::identity), and makes a set of them again with
+/// [`with_expires_at`](TokenSet::with_expires_at): a lifetime would count from that moment.
 ///
 /// ```
 /// use tower_token_refresh::{BoxError, TokenSet, TokenStore};
@@ -53,6 +59,20 @@ pub trait TokenStore: Send + Sync + 'static {
 
     /// Forgets the tokens: the session was logged out, or has ended.
     fn clear(&self) -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+impl<T: TokenStore> TokenStore for Arc<T> {
+    async fn load(&self) -> Result<Option<TokenSet>, BoxError> {
+        T::load(self).await
+    }
+
+    async fn save(&self, tokens: &TokenSet) -> Result<(), BoxError> {
+        T::save(self, tokens).await
+    }
+
+    async fn clear(&self) -> Result<(), BoxError> {
+        T::clear(self).await
+    }
 }
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send + 'a>>;
