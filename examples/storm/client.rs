@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tower::{Layer, Service, ServiceExt};
 use tower_token_refresh::{
-    BoxError, Classify, DefaultClassifier, ErrorCodes, JsonReissue, Or, RefreshError, Session,
-    TokenRefresh, TokenRefreshLayer, TokenSet,
+    BoxError, DefaultClassifier, ErrorCodes, JsonReissue, Or, RefreshError, Session, TokenRefresh,
+    TokenRefreshLayer, TokenSet,
 };
 
 use crate::{

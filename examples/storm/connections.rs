@@ -76,7 +76,10 @@ impl Http {
             clients: (0..connections).map(|_| client(true)).collect(),
             turn: Arc::default(),
             places: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
-            how: format!("HTTP/2, {connections} connections").into(),
+            how: match connections {
+                1 => "HTTP/2, one connection".into(),
+                n => format!("HTTP/2, {n} connections").into(),
+            },
             scarce: true,
         }
     }
