@@ -65,8 +65,8 @@
 //! use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 //! use tower::{Service, ServiceBuilder, ServiceExt};
 //! use tower_token_refresh::{
-//!     BoxError, Classify, DefaultClassifier, ErrorCodes, JsonReissue, RefreshError, ReplayBody,
-//!     Session, TokenRefreshLayer, TokenSet,
+//!     BoxError, DefaultClassifier, ErrorCodes, JsonReissue, RefreshError, ReplayBody, Session,
+//!     TokenRefreshLayer, TokenSet,
 //! };
 //!
 //! # #[tokio::main]
@@ -187,7 +187,7 @@
 //!   ([`response_limit`](TokenRefreshLayer::response_limit)).
 //! - **P10 Nothing of yours is lost.** A rejection that is not made good comes back whole. A body
 //!   is sent again whole or not at all. What cannot be sent again still has the token refreshed,
-//!   for the next request. Only when sending again itself fails do you get that error instead of
+//!   for the next request. Only when the second send itself fails do you get that error instead of
 //!   the rejection.
 //! - **P11 The token goes to the named origins only.** Scheme, host and port are compared for every
 //!   request that passes the layer. Upper and lower case and a dot at the end make no difference; a
@@ -226,7 +226,7 @@
 //! | [`is_not_replayed`](RefreshError::is_not_replayed) | the request was not sent again, or was and was rejected again; the message says why | another try, if doing it twice does no harm |
 //! | [`is_misconfigured`](RefreshError::is_misconfigured) | the issuer does not take the request, there is no refresh token, or no runtime | another configuration |
 //! | [`is_refused`](RefreshError::is_refused) | the issuer refused the refresh token; if the session has not ended, the access token is still in use | a login, soon |
-//! | [`is_not_saved`](RefreshError::is_not_saved) | [`Session::login`] is done, but not saved yet | nothing need be done |
+//! | [`is_not_saved`](RefreshError::is_not_saved) | [`Session::login`] or [`adopt`](Session::adopt) is done, but not saved yet | nothing need be done |
 //!
 //! # Where it stands in a stack
 //!

@@ -33,6 +33,7 @@ use tokio::sync::mpsc;
 use tower::Layer;
 use tower::ServiceExt;
 use tower::service_fn;
+use tower::util::ServiceFn;
 use tower_token_refresh::BoxError;
 use tower_token_refresh::ErrorCodes;
 use tower_token_refresh::ReplayBody;
@@ -41,6 +42,8 @@ use tower_token_refresh::Session;
 use tower_token_refresh::TokenRefreshLayer;
 use tower_token_refresh::Verdict;
 use tower_token_refresh::classify_fn;
+
+type Sent = Request<ReplayBody<Full<Bytes>>>;
 
 fn layer(session: &Session) -> TokenRefreshLayer {
     TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap()
@@ -101,7 +104,7 @@ async fn the_replay_has_the_same_headers_and_extensions() {
     let heads = Arc::new(Mutex::new(Vec::new()));
     let api = {
         let heads = heads.clone();
-        service_fn(move |request: Request<ReplayBody<Full<Bytes>>>| {
+        service_fn(move |request: Sent| {
             let (mut head, _) = request.into_parts();
             head.headers.remove("authorization");
             heads
@@ -228,15 +231,10 @@ impl Body for Broken {
     }
 }
 
-fn rejecting(
-    hangs: bool,
-) -> impl tower::Service<
-    Request<ReplayBody<Full<Bytes>>>,
-    Response = Response<Broken>,
-    Error = http::Error,
-    Future = Ready<Result<Response<Broken>, http::Error>>,
-> + Clone {
-    service_fn(move |_| {
+type Broke = Result<Response<Broken>, http::Error>;
+
+fn rejecting(hangs: bool) -> ServiceFn<impl FnMut(Sent) -> Ready<Broke> + Clone> {
+    service_fn(move |_: Sent| {
         let pieces = vec!["words", "own "];
         ready(
             Response::builder()
@@ -291,7 +289,7 @@ async fn a_rejection_that_does_not_end_is_handed_on_after_a_second() {
 /// An API that answers its first request with a code, in a rejection or in a success.
 fn coded(session: &Session, success: bool) -> Client {
     let calls = Arc::new(Mutex::new(0));
-    let api = service_fn(move |_: Request<ReplayBody<Full<Bytes>>>| {
+    let api = service_fn(move |_: Sent| {
         let mut calls = calls.lock().unwrap();
         *calls += 1;
         let expired = *calls == 1;
@@ -343,7 +341,7 @@ async fn a_code_inside_a_success_is_replayed_only_where_the_caller_says_that_it_
 #[tokio::test]
 async fn an_accepted_response_is_not_read_by_the_layer() {
     let session = World::new().logged_in("u").await;
-    let api = service_fn(|_: Request<ReplayBody<Full<Bytes>>>| {
+    let api = service_fn(|_: Sent| {
         ready(Response::builder().body(Broken {
             pieces: vec![],
             hangs: true,
@@ -379,7 +377,7 @@ async fn a_classifier_that_panics_harms_nobody() {
 #[tokio::test]
 async fn a_transport_error_is_passed_on_and_is_no_rejection() {
     let session = World::new().logged_in("u").await;
-    let api = service_fn(|_: Request<ReplayBody<Full<Bytes>>>| {
+    let api = service_fn(|_: Sent| {
         ready(Err::<Response<Full<Bytes>>, _>(std::io::Error::other(
             "reset",
         )))
@@ -401,7 +399,7 @@ async fn a_transport_error_is_passed_on_and_is_no_rejection() {
 async fn an_error_of_the_replay_is_passed_on() {
     let session = World::new().logged_in("u").await;
     let calls = Arc::new(Mutex::new(0));
-    let api = service_fn(move |_: Request<ReplayBody<Full<Bytes>>>| {
+    let api = service_fn(move |_: Sent| {
         let mut calls = calls.lock().unwrap();
         *calls += 1;
         ready(match *calls {

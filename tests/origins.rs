@@ -117,7 +117,7 @@ async fn what_is_no_origin_is_refused_when_the_layer_is_built() {
         );
     }
     let asked_for = Origin::allow_plain_http("http://10.0.0.1:8080").unwrap();
-    assert!(TokenRefreshLayer::new(asked_for, session.clone()).is_ok());
+    assert!(TokenRefreshLayer::new(asked_for, session).is_ok());
 }
 
 // shows S10: the refresh token goes over https, or stays on this machine.
