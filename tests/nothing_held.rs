@@ -187,3 +187,28 @@ async fn a_timeout_above_the_layer_covers_the_wait() {
     assert!(error.is::<tower::timeout::error::Elapsed>());
     assert_eq!(session.stats().waiters, 0);
 }
+
+// shows P14 for a service that is kept: it gives its place back while its request is held.
+#[tokio::test]
+async fn a_service_whose_request_is_held_keeps_no_permit_of_the_service_below() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let mut kept = ServiceBuilder::new()
+        .layer(layer(&session))
+        .layer(ConcurrencyLimitLayer::new(1))
+        .service(world.api());
+    let client = Client::new(kept.clone());
+    world.expire();
+    world.hold_reissues();
+    let rejected = tokio::spawn(client.get());
+    world.until(|counts| counts.reissues == 1).await;
+    let held = kept.ready().await.unwrap().call(get("/items"));
+    let mut free = get("/public");
+    free.extensions_mut().insert(WithoutToken);
+    let answer = tokio::time::timeout(Duration::from_secs(5), client.send(free)).await;
+    assert!(answer.is_ok(), "the place is taken");
+    world.release_reissues();
+    assert_eq!(held.await.unwrap().status(), StatusCode::OK);
+    assert_eq!(rejected.await.unwrap().unwrap().status, StatusCode::OK);
+    drop(kept);
+}

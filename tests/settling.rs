@@ -266,3 +266,43 @@ async fn a_login_that_is_not_polled_any_more_holds_nobody_up_for_ever() {
     login.await.unwrap();
     assert_eq!(store.access_token().as_deref(), Some("a-u-1"));
 }
+
+// shows P8, P13: a save that comes to its end after a logout is undone.
+#[test]
+fn a_save_that_was_held_up_past_a_logout_leaves_nothing_in_the_store() {
+    let world = World::new();
+    let store = Store::new(None);
+    let brief = Duration::from_millis(20);
+    let builder = world.builder().store(store.clone()).store_timeout(brief);
+    let session = builder.build().unwrap();
+    let (stalled, other) = (runtime(), runtime());
+    other.block_on(session.login(world.tokens("u"))).unwrap();
+    world.expire();
+    store.hold_writes();
+    let client = world.client(&session);
+    let _request = stalled.block_on(async {
+        let request = tokio::spawn(client.get());
+        store
+            .written
+            .subscribe()
+            .wait_for(|n| *n == 2)
+            .await
+            .unwrap();
+        request
+    });
+    other.block_on(async {
+        session.logout().await.unwrap_err();
+        store.writes.add_permits(100);
+        store
+            .written
+            .subscribe()
+            .wait_for(|n| *n == 3)
+            .await
+            .unwrap();
+        support::settle_down().await;
+    });
+    assert!(store.tokens().is_none());
+    stalled.block_on(support::settle_down());
+    assert!(store.tokens().is_none(), "the late save was not undone");
+    assert!(*store.written.borrow() > 3, "there was a late save");
+}
