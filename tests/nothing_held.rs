@@ -202,7 +202,8 @@ async fn a_service_whose_request_is_held_keeps_no_permit_of_the_service_below() 
     world.hold_reissues();
     let rejected = tokio::spawn(client.get());
     world.until(|counts| counts.reissues == 1).await;
-    let held = kept.ready().await.unwrap().call(get("/items"));
+    let ready = ServiceExt::<Request<Full<Bytes>>>::ready(&mut kept);
+    let held = ready.await.unwrap().call(get("/items"));
     let mut free = get("/public");
     free.extensions_mut().insert(WithoutToken);
     let answer = tokio::time::timeout(Duration::from_secs(5), client.send(free)).await;

@@ -273,6 +273,26 @@ async fn a_rejection_that_is_cut_off_is_returned_with_its_pieces_and_its_error()
     );
 }
 
+// shows P10: all of it, trailers included.
+#[tokio::test]
+async fn a_rejection_that_is_returned_has_its_trailers() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    world.script(support::Script::Refuse);
+    let api = service_fn(|_: Sent| {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-checksum", "7".parse().unwrap());
+        let frames = [Frame::data(Bytes::from("words")), Frame::trailers(trailers)];
+        let body = StreamBody::new(stream::iter(frames.map(Ok::<_, Infallible>)));
+        ready(Response::builder().status(401).body(body))
+    });
+    let service = layer(&session).layer(api);
+    let response = service.oneshot(post("/", "x")).await.unwrap();
+    let body = response.into_body().collect().await.unwrap();
+    assert_eq!(body.trailers().unwrap()["x-checksum"], "7");
+    assert_eq!(body.to_bytes(), "words");
+}
+
 // shows the bad input "drips it byte by byte", and P14: one second at most.
 #[tokio::test(start_paused = true)]
 async fn a_rejection_that_does_not_end_is_handed_on_after_a_second() {

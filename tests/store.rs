@@ -252,3 +252,43 @@ async fn a_store_that_fails_again_and_again_is_tried_until_it_works() {
         .unwrap();
     assert_eq!(store.access_token().as_deref(), Some("a-u-3"));
 }
+
+// shows P13: a save that succeeds says nothing about the tokens that came while it ran.
+#[tokio::test(start_paused = true)]
+async fn the_save_of_one_login_does_not_stand_for_the_next() {
+    let world = World::new();
+    let (store, session) = world.stored(None);
+    store.hold_writes();
+    let login = |tokens| {
+        let session = session.clone();
+        tokio::spawn(async move { session.login(tokens).await })
+    };
+    let first = login(world.tokens("a"));
+    store
+        .written
+        .subscribe()
+        .wait_for(|n| *n == 1)
+        .await
+        .unwrap();
+    let second = login(world.tokens("b"));
+    settle_down().await;
+    store.writes.add_permits(1);
+    drop(first.await.unwrap());
+    store
+        .written
+        .subscribe()
+        .wait_for(|n| *n == 2)
+        .await
+        .unwrap();
+    store.fail_writes(true);
+    store.writes.add_permits(1);
+    assert!(second.await.unwrap().unwrap_err().is_not_saved());
+    store.fail_writes(false);
+    store.writes.add_permits(10);
+    session
+        .subscribe()
+        .wait_for(|_| saved(&session))
+        .await
+        .unwrap();
+    assert_eq!(store.access_token().as_deref(), Some("a-b-2"));
+}
