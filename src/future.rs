@@ -77,6 +77,8 @@ where
         }
     }
 
+    /// Inlined, as [`Call::send`] is.
+    #[inline(always)]
     pub(crate) fn sending(future: Inner::Future, call: Call<Inner, C, B>) -> Self {
         let call = Some(call);
         Self {
@@ -131,19 +133,26 @@ where
                 StateProj::Sending { future, call } => {
                     let response = ready!(future.poll(cx)).map_err(Into::into)?;
                     let response = response.map(ResponseBody::streaming);
+                    // Judged where it is: it is large, and most requests end here.
+                    let judged = call.as_ref().map(|call| call.judge(&response));
+                    let Some(verdict) = judged.filter(is_doubtful) else {
+                        return Poll::Ready(Ok(response));
+                    };
                     let Some(call) = call.take() else {
                         return Poll::Ready(Err(already_done()));
                     };
-                    match call.judge(&response) {
-                        Verdict::Accept | Verdict::Abstain => return Poll::Ready(Ok(response)),
-                        verdict => (call, response, verdict),
-                    }
+                    (call, response, verdict)
                 }
             };
             let future = Box::pin(recover(call, response, verdict));
             state.set(State::Recovering { future });
         }
     }
+}
+
+/// Is there more to do than to pass the answer on?
+fn is_doubtful(verdict: &Verdict) -> bool {
+    !matches!(verdict, Verdict::Accept | Verdict::Abstain)
 }
 
 fn already_done() -> BoxError {

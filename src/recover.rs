@@ -111,9 +111,8 @@ where
     if header.is_none() && options.require_token {
         return Err(session.absence_or_default().into());
     }
-    let replay = inner.clone();
-    let (request, call) = Call::new(replay, options, session, (stamp, header), head, body);
-    let response = inner.call(request).await.map_err(Into::into)?;
+    let (future, call) = Call::send(&mut inner, options, session, (stamp, header), head, body);
+    let response = future.await.map_err(Into::into)?;
     let response = response.map(ResponseBody::streaming);
     match call.judge(&response) {
         Verdict::Accept | Verdict::Abstain => Ok(response),
@@ -202,21 +201,30 @@ where
     C: Classify,
     B: Body + 'static,
 {
-    /// Puts the token on a request, and keeps what is needed to send it again.
-    pub(crate) fn new(
-        inner: Inner,
+    /// Sends a request with the token on it, and keeps what is needed to send it again.
+    ///
+    /// Inlined, and the call made last: it is large, and is then made where it stays.
+    #[inline(always)]
+    pub(crate) fn send(
+        inner: &mut Inner,
         options: Arc<Options<C>>,
         session: Session,
         (stamp, header): (Stamp, Option<HeaderValue>),
         mut head: Parts,
         body: B,
-    ) -> (Request<ReplayBody<B>>, Self) {
+    ) -> (Inner::Future, Self)
+    where
+        Inner: Service<Request<ReplayBody<B>>> + Clone,
+    {
+        // The clone is for the replay, and made ready then: it holds no permit (P14).
+        let replay = inner.clone();
         let copy = head.clone();
         let bare = header.is_none();
         session.attach(&mut head.headers, header);
         let (first, kept) = ReplayBody::keep(body, options.replay_limit);
+        let future = inner.call(Request::from_parts(head, first));
         let call = Self {
-            inner,
+            inner: replay,
             options,
             session,
             stamp,
@@ -224,7 +232,7 @@ where
             head: copy,
             body: kept,
         };
-        (Request::from_parts(head, first), call)
+        (future, call)
     }
 
     /// Why waiting is of no use for this request, where that is known already.

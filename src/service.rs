@@ -105,12 +105,11 @@ where
                 ResponseFuture::failed(session.absence_or_default())
             }
             Admitted::Go(stamp, header) => {
-                // The clone is for the replay, and made ready then: it holds no permit (P14).
-                let replay = self.inner.clone();
                 let options = self.options.clone();
-                let (request, call) =
-                    Call::new(replay, options, session, (stamp, header), head, body);
-                ResponseFuture::sending(self.inner.call(request), call)
+                let sent = (stamp, header);
+                let (future, call) =
+                    Call::send(&mut self.inner, options, session, sent, head, body);
+                ResponseFuture::sending(future, call)
             }
             Admitted::Hold(ticket) => {
                 // Whoever waits gives its place back: the ready service is replaced (P14).
