@@ -146,3 +146,44 @@ async fn a_failure_of_one_session_does_not_touch_another() {
             .all(|answer| answer.unwrap().status == StatusCode::OK)
     );
 }
+
+// shows B139
+#[tokio::test(start_paused = true)]
+async fn a_session_counts_what_it_does() {
+    let world = World::new();
+    let (store, session) = world.logged_in_and_stored("u").await;
+    let client = world.client(&session);
+    let scenes = [
+        None,
+        Some(Script::Transient),
+        Some(Script::Misconfigured),
+        Some(Script::Unknown),
+    ];
+    for script in scenes {
+        world.expire();
+        script.into_iter().for_each(|script| world.script(script));
+        client.get().await.unwrap();
+        advance(Duration::from_secs(61)).await;
+    }
+    store.fail_loads(true);
+    client.get().await.unwrap();
+    store.fail_loads(false);
+    advance(Duration::from_secs(61)).await;
+    world.script(Script::Refuse);
+    client.get().await.unwrap();
+    let stats = session.stats();
+    assert_eq!(
+        (stats.reissues, stats.replays, stats.adopted, stats.ends),
+        (5, 1, 0, 1)
+    );
+    assert_eq!((stats.waiters, stats.late_rejections), (0, 0));
+    let failures = stats.failures;
+    assert_eq!(
+        (failures.transient, failures.misconfigured, failures.unknown),
+        (1, 1, 1)
+    );
+    assert_eq!(
+        (failures.store, failures.refused, failures.other),
+        (1, 1, 0)
+    );
+}
