@@ -192,7 +192,11 @@ where
     if !is_rejection(verdict) {
         return Ok(response);
     }
-    call.session.mark_rejected(stamp);
+    match verdict {
+        // Nobody waits for it here: the answer is there.
+        Verdict::EndSession => drop(call.session.reject(stamp, true)),
+        _ => call.session.mark_rejected(stamp),
+    }
     Ok(explain(response, not_replayed(NotReplayed::RejectedAgain)))
 }
 

@@ -98,11 +98,11 @@ where
         let session = match self.session_for(&head) {
             Ok(Some(session)) => session,
             Ok(None) => return self.pass(head, body),
-            Err(error) => return ResponseFuture::failed(error),
+            Err(error) => return self.fail(error),
         };
         match session.admit() {
             Admitted::Go(_, None) if self.options.require_token => {
-                ResponseFuture::failed(session.absence_or_default())
+                self.fail(session.absence_or_default())
             }
             Admitted::Go(stamp, header) => {
                 let options = self.options.clone();
@@ -112,15 +112,31 @@ where
                 ResponseFuture::sending(future, call)
             }
             Admitted::Hold(ticket) => {
-                // Whoever waits gives its place back: the ready service is replaced (P14).
-                let fresh = self.inner.clone();
-                drop(std::mem::replace(&mut self.inner, fresh.clone()));
-                let options = self.options.clone();
+                let (fresh, options) = (self.give_way(), self.options.clone());
                 ResponseFuture::held(Held::new(fresh, options, session, ticket, head, body))
             }
             Admitted::Pass => self.pass(head, body),
-            Admitted::Refuse(error) => ResponseFuture::failed(error),
+            Admitted::Refuse(error) => self.fail(error),
         }
+    }
+}
+
+impl<Inner: Clone, S, C> TokenRefresh<Inner, S, C> {
+    /// Gives back the place that readiness has reserved, as nothing is sent now (P14): the ready
+    /// service is replaced by one that is not, and another such is returned.
+    fn give_way(&mut self) -> Inner {
+        let fresh = self.inner.clone();
+        self.inner = fresh.clone();
+        fresh
+    }
+
+    fn fail<B, ResBody>(&mut self, error: RefreshError) -> ResponseFuture<Inner, C, B, ResBody>
+    where
+        Inner: Service<Request<ReplayBody<B>>>,
+        ResBody: Body,
+    {
+        drop(self.give_way());
+        ResponseFuture::failed(error)
     }
 }
 

@@ -141,7 +141,8 @@ impl Session {
     /// Takes over tokens that somebody else, another process say, has fetched *for the same login*.
     /// For tokens of a new login use [`login`](Self::login).
     ///
-    /// Requests whose rejection is being recovered are sent again with them.
+    /// Requests whose rejection is being recovered are sent again with them. Where a refresh that
+    /// was under way has brought tokens of its own by then, those are kept instead.
     ///
     /// # Errors
     ///
@@ -207,17 +208,16 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When there is none: nobody is logged in, or the store or the issuer failed.
+    /// When there is none: nobody is logged in, or the store or the issuer failed; and when the
+    /// login changed meanwhile (P8).
     ///
     /// # Cancel safety
     ///
     /// Dropping it does not stop a refresh (P3).
     pub async fn token(&self) -> Result<AccessToken, RefreshError> {
+        let (stamp, _) = self.current();
         self.admitted().await?;
-        let tokens = self.coordinator.tokens();
-        tokens
-            .map(|tokens| tokens.access_token().clone())
-            .ok_or_else(|| self.absence_or_default())
+        self.coordinator.access_token(stamp.epoch)
     }
 
     /// What the session has done since it was built.

@@ -5,12 +5,14 @@
 //! monotonic alone.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::pin::pin;
 use std::time::Duration;
 use std::time::SystemTime;
 
 use futures_timer::Delay;
+use futures_util::FutureExt;
 use futures_util::future::Either;
 use futures_util::future::select;
 use tokio::runtime::Handle;
@@ -85,10 +87,14 @@ pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::
 /// Sleeps on tokio's clock where there is one that runs, else on a thread's (P4: a waiter without
 /// a runtime, or on one without timers, must get its answer too).
 async fn sleep(limit: Duration) {
-    match tokio_sleep(limit) {
-        Some(sleep) => sleep.await,
-        None => Delay::new(limit).await,
+    let begun = Instant::now();
+    if let Some(sleep) = tokio_sleep(limit) {
+        // Panics when it is polled and its runtime was shut down meanwhile.
+        if AssertUnwindSafe(sleep).catch_unwind().await.is_ok() {
+            return;
+        }
     }
+    Delay::new(limit.saturating_sub(begun.elapsed())).await;
 }
 
 fn tokio_sleep(limit: Duration) -> Option<Sleep> {

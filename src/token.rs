@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -259,6 +261,12 @@ impl TokenSet {
             refresh_token: Some(refresh_token),
             ..self.clone()
         }
+    }
+
+    /// A mark to recognise these tokens by, of no use to anybody without the key.
+    pub(crate) fn fingerprint(&self, key: &RandomState) -> u64 {
+        let refresh_token = self.refresh_token.as_ref().map(RefreshToken::expose);
+        key.hash_one((self.access_token.expose(), refresh_token))
     }
 
     pub(crate) fn same_tokens(&self, other: &Self) -> bool {

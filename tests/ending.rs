@@ -2,6 +2,11 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
 use futures::future::join_all;
 use http::HeaderMap;
 use http::StatusCode;
@@ -10,9 +15,12 @@ use support::Script;
 use support::World;
 use support::refresh_error;
 use tower::Layer;
+use tower_token_refresh::BoxError;
 use tower_token_refresh::EndReason;
 use tower_token_refresh::SessionStatus;
 use tower_token_refresh::TokenRefreshLayer;
+use tower_token_refresh::TokenSet;
+use tower_token_refresh::TokenStore;
 use tower_token_refresh::Verdict;
 use tower_token_refresh::classify_fn;
 
@@ -242,4 +250,65 @@ async fn logging_out_twice_does_no_harm() {
     session.logout().await.unwrap();
     assert_eq!(session.status(), SessionStatus::LoggedOut);
     assert_eq!(session.stats().ends, 0);
+}
+
+// shows P6: the answer to the second send may be the final one.
+#[tokio::test]
+async fn a_final_answer_to_the_replay_ends_the_session() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let second_is_final = classify_fn(move |status, _| match status {
+        StatusCode::UNAUTHORIZED if calls.fetch_add(1, Ordering::Relaxed) > 0 => {
+            Verdict::EndSession
+        }
+        StatusCode::UNAUTHORIZED => Verdict::Refresh,
+        _ => Verdict::Accept,
+    });
+    let layer = TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap();
+    let layer = layer.classify(Arc::new(second_is_final));
+    let client = Client::new(layer.layer(world.api()));
+    world.expire();
+    world.script(Script::DeadToken);
+    assert_eq!(client.get().await.unwrap().status, StatusCode::UNAUTHORIZED);
+    support::settle_down().await;
+    assert_eq!(session.status().end_reason(), Some(EndReason::Rejected));
+    client.get().await.unwrap();
+    assert_eq!((world.counts().reissues, session.stats().ends), (1, 1));
+}
+
+/// A store whose reads lag one write behind.
+#[derive(Default)]
+struct Lagging(Mutex<[Option<TokenSet>; 2]>);
+
+impl TokenStore for Lagging {
+    async fn load(&self) -> Result<Option<TokenSet>, BoxError> {
+        Ok(self.0.lock().unwrap()[1].clone())
+    }
+
+    async fn save(&self, tokens: &TokenSet) -> Result<(), BoxError> {
+        let mut state = self.0.lock().unwrap();
+        let old = state[0].replace(tokens.clone());
+        state[1] = old.or_else(|| state[0].clone());
+        Ok(())
+    }
+
+    async fn clear(&self) -> Result<(), BoxError> {
+        *self.0.lock().unwrap() = Default::default();
+        Ok(())
+    }
+}
+
+// shows P6: what is adopted is newer, and not merely different.
+#[tokio::test]
+async fn an_older_pair_that_a_lagging_store_shows_is_not_adopted() {
+    let world = World::new();
+    let session = world.builder().store(Lagging::default()).build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    for _ in 0..4 {
+        session.refresh().await.unwrap();
+    }
+    let counts = world.counts();
+    assert_eq!((counts.reissues, counts.reuses), (4, 0));
+    assert_eq!(session.stats().adopted, 0);
 }

@@ -227,3 +227,50 @@ async fn a_slow_load_does_not_overwrite_a_login_that_came_meanwhile() {
     settle_down().await;
     assert_eq!(client.get().await.unwrap().user, "new");
 }
+
+// shows P8, P13 for a token that is asked for by hand.
+#[tokio::test]
+async fn a_token_that_was_asked_for_under_one_login_is_not_that_of_the_next() {
+    let world = World::new();
+    let (store, session) = world.logged_in_and_stored("a").await;
+    let client = world.client(&session);
+    world.expire();
+    world.hold_reissues();
+    let request = tokio::spawn(client.get());
+    world.until(|counts| counts.reissues == 1).await;
+    let token = tokio::spawn({
+        let session = session.clone();
+        async move { session.token().await }
+    });
+    settle_down().await;
+    store.hold_writes();
+    let login = tokio::spawn({
+        let (session, tokens) = (session.clone(), world.tokens("b"));
+        async move { session.login(tokens).await }
+    });
+    let token = token.await.unwrap();
+    assert_eq!(token.unwrap_err().end_reason(), Some(EndReason::Replaced));
+    store.writes.add_permits(10);
+    login.await.unwrap().unwrap();
+    drop(request.await.unwrap());
+}
+
+// shows P3: tokens that were offered by two are adopted though one of them leaves.
+#[tokio::test]
+async fn an_adoption_that_is_dropped_does_not_take_anothers_tokens_with_it() {
+    let world = World::new();
+    let (store, session) = world.logged_in_and_stored("a").await;
+    let adopt = || {
+        let (session, tokens) = (session.clone(), world.tokens("a"));
+        Box::pin(async move { session.adopt(tokens).await })
+    };
+    store.hold_writes();
+    let (mut first, mut second) = (adopt(), adopt());
+    assert!(futures::poll!(&mut first).is_pending(), "it saves");
+    assert!(futures::poll!(&mut second).is_pending(), "it waits");
+    drop(first);
+    store.writes.add_permits(10);
+    second.await.unwrap();
+    assert_eq!(session.token().await.unwrap().expose(), "a-a-3");
+    assert_eq!(store.access_token().as_deref(), Some("a-a-3"));
+}

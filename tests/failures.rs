@@ -4,6 +4,9 @@
 mod support;
 
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -11,6 +14,11 @@ use http::StatusCode;
 use support::Script;
 use support::World;
 use tokio::time::advance;
+use tower_token_refresh::Reissue;
+use tower_token_refresh::ReissueError;
+use tower_token_refresh::ReissueRequest;
+use tower_token_refresh::Session;
+use tower_token_refresh::TokenSet;
 
 // shows B48, B49, B50, B52, P5
 #[tokio::test(start_paused = true)]
@@ -186,4 +194,32 @@ async fn a_session_counts_what_it_does() {
         (failures.store, failures.refused, failures.other),
         (1, 1, 0)
     );
+}
+
+/// A reissuer that needs no refresh token, and whose issuer is busy.
+struct Busy(Arc<AtomicUsize>);
+
+impl Reissue for Busy {
+    async fn reissue(&self, _: ReissueRequest) -> Result<TokenSet, ReissueError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Err(ReissueError::transient("busy").with_retry_after(Duration::from_secs(100)))
+    }
+
+    fn needs_refresh_token(&self) -> bool {
+        false
+    }
+}
+
+// shows P5 for the first token of a session without a login.
+#[tokio::test(start_paused = true)]
+async fn a_first_token_that_cannot_be_had_is_followed_by_a_cool_down_too() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let session = Session::builder(Busy(asked.clone())).build().unwrap();
+    for _ in 0..20 {
+        assert!(session.token().await.unwrap_err().is_transient());
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    advance(Duration::from_secs(100)).await;
+    session.token().await.unwrap_err();
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
 }

@@ -213,3 +213,22 @@ async fn a_service_whose_request_is_held_keeps_no_permit_of_the_service_below() 
     assert_eq!(rejected.await.unwrap().unwrap().status, StatusCode::OK);
     drop(kept);
 }
+
+// shows P14: a call that fails at once has no use for the place that its readiness reserved.
+#[tokio::test]
+async fn a_service_whose_request_was_refused_keeps_no_permit_of_the_service_below() {
+    let world = World::new();
+    let session = world.session();
+    let mut kept = ServiceBuilder::new()
+        .layer(layer(&session).require_token())
+        .layer(ConcurrencyLimitLayer::new(1))
+        .service(world.api());
+    let mut other = kept.clone();
+    session.logout().await.unwrap();
+    let ready = ServiceExt::<Request<Full<Bytes>>>::ready(&mut kept);
+    ready.await.unwrap().call(get("/items")).await.unwrap_err();
+    let ready = ServiceExt::<Request<Full<Bytes>>>::ready(&mut other);
+    let ready = tokio::time::timeout(Duration::from_secs(5), ready).await;
+    assert!(ready.is_ok(), "the place is taken");
+    drop(kept);
+}

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures::executor::block_on;
@@ -15,7 +17,9 @@ use support::refresh_error;
 use tokio::runtime::Builder;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
+use tower_token_refresh::ReissueError;
 use tower_token_refresh::Session;
+use tower_token_refresh::reissue_fn;
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -305,4 +309,87 @@ fn a_save_that_was_held_up_past_a_logout_leaves_nothing_in_the_store() {
     stalled.block_on(support::settle_down());
     assert!(store.tokens().is_none(), "the late save was not undone");
     assert!(*store.written.borrow() > 3, "there was a late save");
+}
+
+/// A session whose issuer never answers, and a request that waits for it.
+fn hopeless(world: &World) -> (Session, support::Client) {
+    let session = hasty(world);
+    block_on(session.login(world.tokens("u"))).unwrap();
+    world.expire();
+    world.hold_reissues();
+    let client = world.client(&session);
+    (session, client)
+}
+
+// shows P4: timers of a runtime that was entered and is not driven.
+#[test]
+fn a_request_on_a_runtime_that_was_entered_and_is_not_driven_gets_its_answer() {
+    let world = World::new();
+    let (_session, client) = hopeless(&world);
+    let stalled = runtime();
+    let _entered = stalled.enter();
+    let answer = block_on(client.get()).unwrap();
+    assert!(answer.why.unwrap().is_outcome_unknown());
+}
+
+// shows P4: a request that moves while it waits, from a runtime that stands still or is gone.
+#[test]
+fn a_request_that_moves_to_another_runtime_while_it_waits_gets_its_answer() {
+    for shut_down in [false, true] {
+        let world = World::new();
+        let (session, client) = hopeless(&world);
+        let (first, other) = (runtime(), runtime());
+        let mut request = client.get();
+        first.block_on(async {
+            while session.stats().waiters == 0 {
+                assert!(futures::poll!(&mut request).is_pending());
+                tokio::task::yield_now().await;
+            }
+        });
+        if shut_down {
+            first.shutdown_background();
+        }
+        let answer = other.block_on(request).unwrap();
+        assert!(answer.why.unwrap().is_outcome_unknown());
+    }
+}
+
+// shows P4, P15: a session that is used by its own reissuer.
+#[test]
+fn a_reissuer_that_calls_its_own_session_does_not_wait_for_itself() {
+    for call in ["adopt", "refresh", "token", "login", "logout"] {
+        let world = World::new();
+        let cell = Arc::new(OnceLock::<Session>::new());
+        let (session, calls) = (cell.clone(), world.clone());
+        let reissue = reissue_fn(move |_| {
+            let session = session.get().unwrap().clone();
+            let tokens = calls.tokens("u");
+            async move {
+                let done = match call {
+                    "adopt" => session.adopt(tokens).await,
+                    "refresh" => session.refresh().await,
+                    "token" => session.token().await.map(|_| ()),
+                    "login" => session.login(tokens).await,
+                    _ => session.logout().await,
+                };
+                Err(ReissueError::transient(format!("{done:?}")))
+            }
+        });
+        let session = Session::builder(reissue).build().unwrap();
+        assert!(cell.set(session.clone()).is_ok());
+        let test = runtime();
+        test.block_on(async {
+            tokio::time::pause();
+            session.login(world.tokens("u")).await.unwrap();
+            let begun = Instant::now();
+            let error = session.refresh().await.unwrap_err();
+            let expected = match call {
+                "login" => "another login",
+                "logout" => "logged out",
+                _ => "tried again",
+            };
+            assert!(error.to_string().contains(expected), "{call}: {error}");
+            assert!(begun.elapsed().is_zero(), "{call}");
+        });
+    }
 }

@@ -292,3 +292,28 @@ async fn the_save_of_one_login_does_not_stand_for_the_next() {
         .unwrap();
     assert_eq!(store.access_token().as_deref(), Some("a-b-2"));
 }
+
+// shows P13: the background save does not depend on a runtime that stands still.
+#[test]
+fn a_save_is_made_good_on_another_runtime_when_the_first_stands_still() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().unwrap()
+    };
+    let world = World::new();
+    let (store, session) = world.stored(None);
+    store.fail_writes(true);
+    let (stalled, other) = (runtime(), runtime());
+    stalled
+        .block_on(session.login(world.tokens("u")))
+        .unwrap_err();
+    other
+        .block_on(session.login(world.tokens("u")))
+        .unwrap_err();
+    store.fail_writes(false);
+    other.block_on(async {
+        let mut status = session.subscribe();
+        status.wait_for(|_| saved(&session)).await.unwrap();
+    });
+    assert_eq!(store.access_token().as_deref(), Some("a-u-2"));
+}

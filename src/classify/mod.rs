@@ -15,6 +15,8 @@ pub use function::ClassifyFn;
 pub use function::classify_fn;
 pub use or::Or;
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use http::StatusCode;
 
@@ -51,6 +53,20 @@ pub trait Classify {
         Self: Sized,
     {
         Or::new(self, other)
+    }
+}
+
+impl<C: Classify> Classify for Arc<C> {
+    fn classify(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
+        C::classify(self, status, headers)
+    }
+
+    fn inspect(&self, status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>) -> Verdict {
+        C::inspect(self, status, headers, body)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        C::check(self)
     }
 }
 

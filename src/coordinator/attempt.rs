@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_timer::Delay;
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use futures_util::future::select;
@@ -30,6 +31,7 @@ use super::state::Failure;
 use super::state::Settled;
 use super::state::Start;
 use super::stats::count;
+use super::watchdog::watch;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
@@ -91,6 +93,7 @@ pub(super) struct Guard {
     on_drop: Option<Completion>,
     began: Instant,
     span: Span,
+    watchdog: Option<Delay>,
 }
 
 /// Runs one attempt to its end.
@@ -150,11 +153,18 @@ impl Guard {
             on_drop: Some(on_drop),
             began: Instant::now(),
             span: Span::none(),
+            watchdog: None,
         }
     }
 
-    /// Opens the span. Not under the lock: a subscriber is somebody else's code.
-    pub(super) fn trace(&mut self) {
+    /// Starts the timer that needs no runtime. Not under the lock.
+    pub(super) fn watch(&mut self) {
+        self.watchdog = Some(watch(&self.coordinator, self.start.deadline));
+    }
+
+    /// Opens the span, too. Not under the lock: a subscriber is somebody else's code.
+    pub(super) fn start(&mut self) {
+        self.watch();
         self.span = tracing::info_span!(
             "token_refresh",
             attempt = self.start.number,
@@ -237,8 +247,12 @@ impl Guard {
             .load()
             .await
             .map_err(|error| Completion::Failed(error, None))?;
-        let ours = self.coordinator.tokens();
-        let is_news = |stored: &TokenSet| !ours.is_some_and(|ours| ours.same_tokens(stored));
+        let inner = self.coordinator.lock();
+        let is_ours = |stored: &TokenSet| {
+            let ours = inner.tokens.as_ref();
+            ours.is_some_and(|ours| ours.same_tokens(stored)) || inner.is_past(stored)
+        };
+        let is_news = |stored: &TokenSet| !is_ours(stored);
         Ok(stored.filter(is_news).map(|tokens| Fetched {
             tokens,
             from: From::Store,

@@ -20,6 +20,7 @@ mod stats;
 mod status;
 mod storage;
 mod ticket;
+mod watchdog;
 
 pub(crate) use state::Rules;
 pub use stats::FailureStats;
@@ -28,7 +29,9 @@ pub(crate) use stats::count;
 pub use status::SessionStatus;
 pub(crate) use ticket::Ticket;
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::hash::RandomState;
 use std::mem;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -58,6 +61,7 @@ use crate::reissue::DynReissue;
 use crate::store::DynTokenStore;
 use crate::time::Now;
 use crate::time::timeout;
+use crate::token::AccessToken;
 use crate::token::Stamp;
 use crate::token::TokenSet;
 
@@ -78,6 +82,9 @@ pub(crate) struct Settings {
 
 /// How an attempt ended, for those who waited for it.
 pub(crate) type Outcome = Result<(), RefreshError>;
+
+/// How many replaced tokens are remembered.
+const MOST_PAST: usize = 32;
 
 /// Through it goes one transaction at a time.
 type Gate = Arc<tokio::sync::Mutex<()>>;
@@ -109,10 +116,15 @@ struct Inner {
     header: Option<HeaderValue>,
     /// Grows whenever `tokens` changes.
     revision: u64,
+    /// Marks of the tokens that were replaced: a store that lags behind shows them
+    /// again, and they are no news.
+    past: VecDeque<u64>,
+    /// Makes the marks worthless to others.
+    key: RandomState,
     /// The store may not hold `tokens`.
     dirty: bool,
-    /// A task is making that good.
-    syncing: bool,
+    /// The number of the task that makes that good.
+    sync: u64,
     /// Tokens of the current login that somebody else has, or a late attempt had, fetched.
     offer: Option<Offer>,
     running: Option<Running>,
@@ -238,19 +250,32 @@ impl Coordinator {
         self.lock().tokens.clone()
     }
 
+    /// The access token, if it is still that of the login of this epoch (P8).
+    pub(crate) fn access_token(&self, epoch: u64) -> Result<AccessToken, RefreshError> {
+        let inner = self.lock();
+        match &inner.tokens {
+            Some(_) if inner.state.stamp().epoch != epoch => {
+                Err(RefreshError::ended(EndReason::Replaced))
+            }
+            Some(tokens) => Ok(tokens.access_token().clone()),
+            None => Err(inner.state.no_login()),
+        }
+    }
+
     pub(crate) fn status(&self) -> &watch::Sender<SessionStatus> {
         &self.status
     }
 
     /// See [`Session::login`](crate::Session::login).
     pub(crate) async fn login(self: &Arc<Self>, tokens: TokenSet) -> Outcome {
-        let (previous, Launch { guard, gate }) = self.with(|inner, now| {
+        let (previous, Launch { mut guard, gate }) = self.with(|inner, now| {
             let tokens = tokens.received(now);
             let start = inner.state.log_in(self.facts(&tokens, false, now), now);
             inner.put(&self.settings.attach, Some(tokens), true);
             (inner.running.take(), inner.begin(self, start))
         });
         settle_replaced(previous, EndReason::Replaced);
+        guard.watch();
         let _unsaved = self.sync_when_dropped();
         let saved = self.write_behind(gate, guard.epoch()).await;
         guard.finish_login(saved.is_ok());
@@ -278,6 +303,9 @@ impl Coordinator {
 
     /// See [`Session::adopt`](crate::Session::adopt).
     pub(crate) async fn adopt(self: &Arc<Self>, tokens: TokenSet) -> Outcome {
+        if self.is_reissuing_here() {
+            return Err(RefreshError::new(Kind::WithinReissue));
+        }
         let (stamp, gate) = self.with(|inner, _| {
             let stamp = inner.state.stamp();
             inner.state.may_adopt(stamp.epoch)?;
@@ -286,13 +314,15 @@ impl Coordinator {
             Ok((stamp, inner.gate.clone()))
         })?;
         let _permit = self.enter(gate, self.settings.attempt).await?;
-        let Some(tokens) = self.with(|inner, _| inner.take_offer()) else {
+        // It stays on offer until it is adopted: this call may be dropped before.
+        let Some(tokens) = self.with(|inner, _| inner.offered().cloned()) else {
             return self.lock().state.may_adopt(stamp.epoch);
         };
         let _unsaved = self.sync_when_dropped();
         let saved = self.save(&tokens).await;
         self.with(|inner, now| {
             inner.state.may_adopt(stamp.epoch)?;
+            inner.offer = None;
             inner.state.adopt(self.facts(&tokens, saved.is_ok(), now));
             inner.put(&self.settings.attach, Some(tokens), saved.is_err());
             count(&self.counters.adopted);
@@ -336,7 +366,7 @@ impl Coordinator {
         let Some(Launch { mut guard, gate }) = launch else {
             return;
         };
-        guard.trace();
+        guard.start();
         match self.runtime() {
             Some(runtime) => drop(runtime.spawn(attempt::run(guard, gate))),
             None => guard.fail(RefreshError::new(Kind::NoRuntime)),
@@ -427,8 +457,10 @@ impl Inner {
             tokens: None,
             header: None,
             revision: 0,
+            past: VecDeque::new(),
+            key: RandomState::new(),
             dirty: false,
-            syncing: false,
+            sync: 0,
             offer: None,
             running: None,
             gate: Gate::default(),
@@ -455,14 +487,29 @@ impl Inner {
         self.header = tokens
             .as_ref()
             .and_then(|tokens| attach.render(tokens.access_token()));
-        self.tokens = tokens;
+        if let Some(old) = std::mem::replace(&mut self.tokens, tokens) {
+            self.past.truncate(MOST_PAST - 1);
+            self.past.push_front(old.fingerprint(&self.key));
+        }
         self.revision += 1;
         self.dirty = dirty;
     }
 
+    /// What is on offer, if it is for the current token.
+    fn offered(&self) -> Option<&TokenSet> {
+        let offer = self.offer.as_ref()?;
+        (offer.stamp == self.state.stamp()).then_some(&offer.tokens)
+    }
+
     fn take_offer(&mut self) -> Option<TokenSet> {
-        let offer = self.offer.take()?;
-        (offer.stamp == self.state.stamp()).then_some(offer.tokens)
+        let tokens = self.offered().cloned();
+        self.offer = None;
+        tokens
+    }
+
+    /// Were these tokens in use before?
+    fn is_past(&self, tokens: &TokenSet) -> bool {
+        self.past.contains(&tokens.fingerprint(&self.key))
     }
 
     fn replace_gate(&mut self, gate: &Gate) -> RefreshError {

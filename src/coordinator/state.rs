@@ -110,6 +110,8 @@ struct Attempt {
     /// New requests wait for it.
     blocking: bool,
     abandoned: bool,
+    /// The issuer was asked.
+    asked: bool,
 }
 
 /// What an attempt is to do.
@@ -357,18 +359,19 @@ impl State {
 
     /// May this attempt ask the issuer now? Adoption does not count, so it is asked this late.
     pub(crate) fn begin_reissue(&mut self, number: u64, now: &Now) -> Result<(), RefreshError> {
-        if !self
-            .attempt
-            .as_ref()
-            .is_some_and(|attempt| attempt.number == number && !attempt.abandoned)
+        if self
+            .running()
+            .is_none_or(|attempt| attempt.number != number)
         {
             return Err(RefreshError::new(Kind::WaitTimeout));
         }
-        if self.has_lived_out(now) {
-            return Ok(());
+        if !self.has_lived_out(now) {
+            self.check_window(now.instant)?;
+            self.reissues.push_back(now.instant);
         }
-        self.check_window(now.instant)?;
-        self.reissues.push_back(now.instant);
+        if let Some(attempt) = self.running() {
+            attempt.asked = true;
+        }
         Ok(())
     }
 
@@ -398,7 +401,7 @@ impl State {
                 Ok(())
             }
             Settled::Unchanged => Ok(()),
-            Settled::Failed(failure) => Err(self.fail(attempt.cause, failure, now.instant)),
+            Settled::Failed(failure) => Err(self.fail(&attempt, failure, now.instant)),
             Settled::Refused(error) if self.is_usable(now) => Err(self.keep_refused(&error)),
             Settled::Refused(error) | Settled::Ended(error) => {
                 ended = true;
@@ -544,6 +547,7 @@ impl State {
             deadline,
             blocking,
             abandoned: false,
+            asked: false,
         });
         Start {
             number,
@@ -599,14 +603,19 @@ impl State {
         error
     }
 
-    fn fail(&mut self, cause: Cause, failure: Failure, now: Instant) -> RefreshError {
-        // B7: after a load that failed, the next request tries again.
-        // Nobody was asked for anything that would have to be left alone now.
+    fn fail(&mut self, attempt: &Attempt, failure: Failure, now: Instant) -> RefreshError {
+        let is_load = attempt.cause == Cause::Load;
+        if is_load && attempt.asked {
+            // The store was read, and was empty: the issuer was asked for the first token.
+            self.login = Login::Absent;
+        }
+        // B7: after a load that failed, the next request tries again. Nor is there a reason to wait
+        // where nobody was asked for anything.
         let unasked = matches!(
             failure.error.kind(),
             Kind::NoRuntime | Kind::NotStarted | Kind::ReissueLimit
         );
-        if cause != Cause::Load && !unasked {
+        if attempt.asked || !(is_load || unasked) {
             self.failures = self.failures.saturating_add(1);
             self.cooling = Some(Cooling {
                 until: now + self.cool_down(&failure),
@@ -635,7 +644,8 @@ impl State {
         backoff.max(asked).max(least)
     }
 
-    fn no_login(&self) -> RefreshError {
+    /// Why there is no token.
+    pub(crate) fn no_login(&self) -> RefreshError {
         match &self.login {
             Login::Over(error) => error.clone(),
             _ => RefreshError::new(Kind::NotLoggedIn),

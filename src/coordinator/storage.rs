@@ -71,24 +71,23 @@ impl Coordinator {
         SyncWhenDropped(self.clone())
     }
 
-    /// Starts the task that brings the store to the truth, unless that holds or it runs already.
+    /// Starts a task that brings the store to the truth, unless that holds. It takes the place of
+    /// the one before it, which may be on a runtime that is not driven any more.
     fn sync_later(self: &Arc<Self>) {
-        let needed = self.with(|inner, _| inner.dirty && !inner.syncing);
-        let Some(runtime) = self.runtime().filter(|_| needed) else {
-            return;
-        };
-        tracing::warn!("the token store does not hold the session's tokens; it is tried again");
-        if !self.with(|inner, _| std::mem::replace(&mut inner.syncing, true)) {
-            drop(runtime.spawn(sync(Syncing(Arc::downgrade(self)))));
+        let number = self.with(|inner, _| {
+            inner.sync += u64::from(inner.dirty);
+            inner.dirty.then_some(inner.sync)
+        });
+        if let (Some(number), Some(runtime)) = (number, self.runtime()) {
+            tracing::warn!("the token store does not hold the session's tokens; it is tried again");
+            drop(runtime.spawn(sync(Arc::downgrade(self), number)));
         }
     }
 
-    /// Is there nothing left to do? Then the task is over in the same moment.
-    fn is_synced(&self) -> bool {
-        self.with(|inner, _| {
-            inner.syncing = inner.dirty;
-            !inner.dirty
-        })
+    /// Is there nothing left to do for this task?
+    fn is_synced(&self, number: u64) -> bool {
+        let inner = self.lock();
+        !inner.dirty || inner.sync != number
     }
 
     async fn sync_once(&self) -> Outcome {
@@ -120,32 +119,22 @@ impl Drop for SyncWhenDropped {
     }
 }
 
-/// Says that the task has ended, however it does. Keeps no session alive.
-struct Syncing(Weak<Coordinator>);
-
-impl Drop for Syncing {
-    fn drop(&mut self) {
-        if let Some(coordinator) = self.0.upgrade() {
-            coordinator.with(|inner, _| inner.syncing = false);
-        }
-    }
-}
-
-async fn sync(syncing: Syncing) {
+/// Keeps no session alive.
+async fn sync(coordinator: Weak<Coordinator>, number: u64) {
     let (mut delay, longest) = RETRY;
     loop {
-        // Ends with the session, too: nothing but this task's own pause keeps it waiting.
         let _: Option<()> = timeout(delay, std::future::pending()).await;
-        let Some(coordinator) = syncing.0.upgrade() else {
+        let Some(coordinator) = coordinator.upgrade() else {
             return;
         };
-        if coordinator.is_synced() {
+        if coordinator.is_synced(number) {
             return;
         }
-        match coordinator.sync_once().await {
-            Ok(()) if coordinator.is_synced() => return,
-            Ok(()) => {}
-            Err(error) => tracing::warn!(%error, "the token store still does not hold the tokens"),
+        if let Err(error) = coordinator.sync_once().await {
+            tracing::warn!(%error, "the token store still does not hold the session's tokens");
+        }
+        if coordinator.is_synced(number) {
+            return;
         }
         delay = (delay * 2).min(longest);
     }

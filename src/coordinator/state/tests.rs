@@ -199,8 +199,10 @@ fn rejections_in_a_cool_down_share_the_failure_and_the_first_one_after_it_starts
 fn the_cool_down_doubles_up_to_its_longest_and_obeys_retry_after() {
     let now = Now::read();
     let mut state = live(token(), &now);
+    started(state.reject(state.stamp(), false, &now));
+    let attempt = state.attempt.clone().unwrap();
     let mut pause = |failure: Failure| {
-        state.fail(Cause::Reissue, failure, now.instant);
+        state.fail(&attempt, failure, now.instant);
         state.cooling.as_ref().unwrap().until - now.instant
     };
     let transient = |retry_after, jitter| Failure {
@@ -473,6 +475,19 @@ fn a_reissuer_that_needs_no_refresh_token_makes_the_first_token_too() {
     let Admission::Start(load) = state.admit(&now) else {
         panic!("it is loaded");
     };
+    let mut failed = state.clone();
+    failed.begin_reissue(load.number, &now).unwrap();
+    failed
+        .settle(load.number, failure(Kind::Transient), &now)
+        .unwrap();
+    assert!(matches!(failed.admit(&now), Admission::Fail(_)), "P5");
+    assert!(matches!(
+        failed.admit(&later(&now, 1)),
+        Admission::Start(Start {
+            cause: Cause::Reissue,
+            ..
+        })
+    ));
     state
         .settle(load.number, Settled::Loaded(None), &now)
         .unwrap();
