@@ -284,16 +284,13 @@ fn a_save_that_was_held_up_past_a_logout_leaves_nothing_in_the_store() {
     world.expire();
     store.hold_writes();
     let client = world.client(&session);
-    let _request = stalled.block_on(async {
-        let request = tokio::spawn(client.get());
-        store
-            .written
-            .subscribe()
-            .wait_for(|n| *n == 2)
-            .await
-            .unwrap();
-        request
+    let entered = stalled.enter();
+    let request = tokio::spawn(client.get());
+    stalled.block_on(async {
+        let mut written = store.written.subscribe();
+        written.wait_for(|n| *n == 2).await.unwrap();
     });
+    drop(entered);
     other.block_on(async {
         session.logout().await.unwrap_err();
         store.writes.add_permits(100);
@@ -309,6 +306,7 @@ fn a_save_that_was_held_up_past_a_logout_leaves_nothing_in_the_store() {
     stalled.block_on(support::settle_down());
     assert!(store.tokens().is_none(), "the late save was not undone");
     assert!(*store.written.borrow() > 3, "there was a late save");
+    drop(request);
 }
 
 /// A session whose issuer never answers, and a request that waits for it.
