@@ -14,6 +14,7 @@ use tower_service::Service;
 use crate::attach::WithoutToken;
 use crate::body::ResponseBody;
 use crate::classify::Classify;
+use crate::coordinator::Admitted;
 use crate::error::BoxError;
 use crate::error::Kind;
 use crate::error::RefreshError;
@@ -22,7 +23,6 @@ use crate::options::Options;
 use crate::recover::Call;
 use crate::recover::Held;
 use crate::replay::ReplayBody;
-use crate::session::Admitted;
 use crate::session::SelectSession;
 use crate::session::Session;
 

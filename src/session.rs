@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::attach::Attach;
+use crate::coordinator::Admitted;
 use crate::coordinator::Coordinator;
 use crate::coordinator::Next;
 use crate::coordinator::Rules;
@@ -67,18 +68,6 @@ pub struct Session {
     coordinator: Arc<Coordinator>,
 }
 
-/// What a request is to do, with this session at this moment.
-pub(crate) enum Admitted {
-    /// Be sent with this.
-    Go(Stamp, Option<HeaderValue>),
-    /// Wait first.
-    Hold(Ticket),
-    /// Be sent as it is: it is a part of the reissue itself (P15).
-    Pass,
-    /// Fail: there is no token and none can be had.
-    Refuse(RefreshError),
-}
-
 impl Session {
     /// Starts to build a session whose tokens come from this issuer.
     pub fn builder(reissue: impl Reissue) -> SessionBuilder {
@@ -114,8 +103,7 @@ impl Session {
     ///
     /// # Cancel safety
     ///
-    /// The login counts from the first poll. Dropped before the save is done, it goes on as with a
-    /// store that failed.
+    /// The login counts from the first poll, and the save goes on when this is dropped.
     pub async fn login(&self, tokens: TokenSet) -> Result<(), RefreshError> {
         self.coordinator.login(tokens).await.map_err(not_saved)
     }
@@ -142,7 +130,9 @@ impl Session {
     /// For tokens of a new login use [`login`](Self::login).
     ///
     /// Requests whose rejection is being recovered are sent again with them. Where a refresh that
-    /// was under way has brought tokens of its own by then, those are kept instead.
+    /// was under way has brought tokens of its own by then, those are kept instead; and tokens that
+    /// this session has replaced itself are not taken back. Where nobody has logged in yet, this is
+    /// the login, and a request that is under way without a token is sent again with it.
     ///
     /// # Errors
     ///
@@ -151,7 +141,7 @@ impl Session {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, the tokens are either adopted or not.
+    /// The tokens are adopted from the first poll on, also when this is dropped.
     pub async fn adopt(&self, tokens: TokenSet) -> Result<(), RefreshError> {
         self.load().await?;
         self.coordinator.adopt(tokens).await.map_err(not_saved)
@@ -227,20 +217,7 @@ impl Session {
     }
 
     pub(crate) fn admit(&self) -> Admitted {
-        if self.coordinator.is_reissuing_here() {
-            return Admitted::Pass;
-        }
-        if let Some((stamp, header)) = self.coordinator.fast() {
-            return Admitted::Go(stamp, header);
-        }
-        match self.coordinator.admit() {
-            Next::Fail(error) => Admitted::Refuse(error),
-            Next::Wait(ticket) => Admitted::Hold(ticket),
-            Next::Go => {
-                let (stamp, header) = self.current();
-                Admitted::Go(stamp, header)
-            }
-        }
+        self.coordinator.admit()
     }
 
     /// Waits as [`Admitted::Hold`] says. What was loaded from the store is judged once more: it may

@@ -62,6 +62,14 @@ impl Due {
             || self.wall.is_some_and(|at| now.wall >= at)
     }
 
+    /// Then, or at this moment if that is sooner.
+    pub(crate) fn or_at(self, moment: Instant) -> Self {
+        Self {
+            instant: Some(self.instant.map_or(moment, |instant| instant.min(moment))),
+            ..self
+        }
+    }
+
     /// Spares the clocks where nothing will ever be due: most requests.
     pub(crate) fn passed_by_now(&self) -> bool {
         *self != Self::NEVER && self.passed(&Now::read())

@@ -269,6 +269,12 @@ impl TokenSet {
         key.hash_one((self.access_token.expose(), refresh_token))
     }
 
+    /// As far as both say whose they are.
+    pub(crate) fn same_user(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.identity, &other.identity);
+        ours.is_empty() || theirs.is_empty() || ours == theirs
+    }
+
     pub(crate) fn same_tokens(&self, other: &Self) -> bool {
         let same_refresh = match (&self.refresh_token, &other.refresh_token) {
             (Some(ours), Some(theirs)) => ours.same(theirs),

@@ -255,22 +255,62 @@ async fn a_token_that_was_asked_for_under_one_login_is_not_that_of_the_next() {
     drop(request.await.unwrap());
 }
 
-// shows P3: tokens that were offered by two are adopted though one of them leaves.
+// shows P3: of two adoptions the later one wins, whoever leaves.
 #[tokio::test]
-async fn an_adoption_that_is_dropped_does_not_take_anothers_tokens_with_it() {
+async fn of_two_adoptions_the_later_one_wins() {
+    for one_leaves in [false, true] {
+        let world = World::new();
+        let (store, session) = world.logged_in_and_stored("a").await;
+        let adopt = || {
+            let (session, tokens) = (session.clone(), world.tokens("a"));
+            tokio::spawn(async move { session.adopt(tokens).await })
+        };
+        store.hold_writes();
+        let (first, second) = (adopt(), adopt());
+        settle_down().await;
+        if one_leaves {
+            first.abort();
+            settle_down().await;
+        }
+        store.writes.add_permits(10);
+        second.await.unwrap().unwrap();
+        assert_eq!(session.token().await.unwrap().expose(), "a-a-3");
+        assert_eq!(store.access_token().as_deref(), Some("a-a-3"));
+    }
+}
+
+// shows P1 for adoption: what a refresh brings while they are offered is newer than what was offered.
+#[tokio::test]
+async fn tokens_that_a_refresh_has_brought_meanwhile_are_kept() {
     let world = World::new();
-    let (store, session) = world.logged_in_and_stored("a").await;
-    let adopt = || {
+    let session = world.logged_in("a").await;
+    world.hold_reissues();
+    let refresh = tokio::spawn({
+        let session = session.clone();
+        async move { session.refresh().await }
+    });
+    world.until(|counts| counts.reissues == 1).await;
+    let adopt = tokio::spawn({
         let (session, tokens) = (session.clone(), world.tokens("a"));
-        Box::pin(async move { session.adopt(tokens).await })
-    };
-    store.hold_writes();
-    let (mut first, mut second) = (adopt(), adopt());
-    assert!(futures::poll!(&mut first).is_pending(), "it saves");
-    assert!(futures::poll!(&mut second).is_pending(), "it waits");
-    drop(first);
-    store.writes.add_permits(10);
-    second.await.unwrap();
+        async move { session.adopt(tokens).await }
+    });
+    settle_down().await;
+    world.release_reissues();
+    refresh.await.unwrap().unwrap();
+    adopt.await.unwrap().unwrap();
     assert_eq!(session.token().await.unwrap().expose(), "a-a-3");
-    assert_eq!(store.access_token().as_deref(), Some("a-a-3"));
+    assert_eq!(session.stats().adopted, 0);
+}
+
+// shows P8: what is in the store of somebody else is not adopted.
+#[tokio::test]
+async fn tokens_of_another_user_in_the_store_are_not_adopted() {
+    let world = World::new();
+    let (store, session) = world.stored(None);
+    let login = world.tokens("a").with_identity("id", "a");
+    session.login(login).await.unwrap();
+    world.expire();
+    store.put(Some(world.tokens("b").with_identity("id", "b")));
+    assert_eq!(world.client(&session).get().await.unwrap().user, "a");
+    assert_eq!((world.counts().reissues, session.stats().adopted), (1, 0));
 }

@@ -105,3 +105,44 @@ async fn a_session_whose_user_changes_never_answers_as_another_user() {
     assert_eq!(world.counts().reuses, 0);
     assert_eq!(session.stats().waiters, 0);
 }
+
+// shows P13 by force: in a pause after a failure each request asks the coordinator, and none of them
+// gets hold of a token that is still being saved.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_request_carries_a_token_that_is_not_saved_yet() {
+    let world = World::new();
+    let (store, session) = world.stored(None);
+    let client = world.client(&session);
+    world.script(support::Script::TransientAfter(Duration::from_secs(300)));
+    session.login(world.tokens("u")).await.unwrap();
+    world.expire();
+    client.get().await.unwrap();
+    for _ in 0..300 {
+        let requests: Vec<_> = (0..8).map(|_| tokio::spawn(client.get())).collect();
+        let before = world.seen().len();
+        store.hold_writes();
+        let tokens = world.tokens("u");
+        let unsaved = tokens.access_token().expose().to_owned();
+        let login = tokio::spawn({
+            let session = session.clone();
+            async move { session.login(tokens).await }
+        });
+        for _ in 0..fastrand::usize(..50) {
+            tokio::task::yield_now().await;
+        }
+        let early = world.seen().split_off(before);
+        assert!(
+            early
+                .iter()
+                .all(|seen| seen.token.as_ref() != Some(&unsaved))
+        );
+        store.writes.add_permits(1 << 20);
+        login.await.unwrap().unwrap();
+        for request in requests {
+            drop(request.await.unwrap());
+        }
+        world.script(support::Script::TransientAfter(Duration::from_secs(300)));
+        world.expire();
+        client.get().await.unwrap();
+    }
+}

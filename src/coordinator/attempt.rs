@@ -248,12 +248,8 @@ impl Guard {
             .await
             .map_err(|error| Completion::Failed(error, None))?;
         let inner = self.coordinator.lock();
-        let is_ours = |stored: &TokenSet| {
-            let ours = inner.tokens.as_ref();
-            ours.is_some_and(|ours| ours.same_tokens(stored)) || inner.is_past(stored)
-        };
-        let is_news = |stored: &TokenSet| !is_ours(stored);
-        Ok(stored.filter(is_news).map(|tokens| Fetched {
+        let news = stored.filter(|stored| inner.is_news(stored));
+        Ok(news.map(|tokens| Fetched {
             tokens,
             from: From::Store,
         }))
@@ -343,7 +339,7 @@ impl Guard {
             let counts = inner.state.counts(self.start.number);
             if counts {
                 let tokens = current.rotated(rotated);
-                inner.put(&self.coordinator.settings.attach, Some(tokens), true);
+                inner.put(&self.coordinator.settings.attach, Some(tokens));
             }
             counts
         });
@@ -446,6 +442,7 @@ impl Coordinator {
         let attach = &self.settings.attach;
         self.with(|inner, now| {
             let facts = |tokens: &TokenSet, saved| self.facts(tokens, saved, now);
+            let mut issued = false;
             let (settled, tokens) = match completion {
                 Completion::Ended(error) => (Settled::Ended(error), None),
                 Completion::Failed(error, retry_after) => {
@@ -458,22 +455,27 @@ impl Coordinator {
                     (Settled::Failed(failure), None)
                 }
                 Completion::Installed(fetched, saved) => {
+                    issued = fetched.from == From::Issuer;
                     let token = facts(&fetched.tokens, saved);
-                    (Settled::Installed(token), Some((fetched.tokens, !saved)))
+                    (Settled::Installed(token), Some((fetched.tokens, saved)))
                 }
                 Completion::Loaded(tokens) => {
                     let token = tokens.as_ref().map(|tokens| facts(tokens, true));
-                    (Settled::Loaded(token), tokens.map(|tokens| (tokens, false)))
+                    (Settled::Loaded(token), tokens.map(|tokens| (tokens, true)))
                 }
                 Completion::Refused(error) => (Settled::Refused(error), None),
                 Completion::Saved(saved) => (Settled::Saved(saved), None),
                 Completion::Unchanged => (Settled::Unchanged, None),
             };
             let verdict = inner.state.settle(number, settled, now)?;
-            if let Some((tokens, dirty)) = tokens {
-                inner.put(attach, Some(tokens), dirty);
+            if let Some((tokens, saved)) = tokens {
+                inner.put(attach, Some(tokens));
+                inner.written(saved);
             } else if verdict.ended {
-                inner.put(attach, None, true);
+                inner.put(attach, None);
+            }
+            if issued {
+                inner.issued = inner.state.stamp().generation;
             }
             let running = inner
                 .running

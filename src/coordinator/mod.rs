@@ -44,6 +44,7 @@ use http::HeaderValue;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use self::attempt::Guard;
 use self::state::Admission;
@@ -123,8 +124,14 @@ struct Inner {
     key: RandomState,
     /// The store may not hold `tokens`.
     dirty: bool,
+    /// A write was given up at its deadline, and may still come to its end.
+    straggler: bool,
     /// The number of the task that makes that good.
     sync: u64,
+    /// When that task should have done so: past it, the next request starts another.
+    sync_due: Instant,
+    /// The latest generation that came from the issuer.
+    issued: u64,
     /// Tokens of the current login that somebody else has, or a late attempt had, fetched.
     offer: Option<Offer>,
     running: Option<Running>,
@@ -144,7 +151,20 @@ struct Running {
     joined: usize,
 }
 
-/// What a request may do now.
+/// What a request that wants to be sent is to do.
+#[derive(Debug)]
+pub(crate) enum Admitted {
+    /// Be sent with this.
+    Go(Stamp, Option<HeaderValue>),
+    /// Wait first.
+    Hold(Ticket),
+    /// Be sent as it is: it is a part of the reissue itself (P15).
+    Pass,
+    /// Fail: there is no token and none can be had.
+    Refuse(RefreshError),
+}
+
+/// What can be done about a rejection.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// Nothing can be done.
@@ -154,6 +174,21 @@ pub(crate) enum Next {
     /// Wait for the attempt, then go on.
     Wait(Ticket),
 }
+
+impl From<Joined> for Admitted {
+    fn from(joined: Joined) -> Self {
+        joined.map_or_else(Self::Refuse, Self::Hold)
+    }
+}
+
+impl From<Joined> for Next {
+    fn from(joined: Joined) -> Self {
+        joined.map_or_else(Self::Fail, Self::Wait)
+    }
+}
+
+/// A place among the waiters, where there was one left.
+type Joined = Result<Ticket, RefreshError>;
 
 /// An attempt whose guard is made, to be spawned when the lock is released.
 struct Launch {
@@ -189,11 +224,16 @@ impl Coordinator {
         &self.settings
     }
 
-    /// What a request that is sent now carries, if it may be sent without asking.
-    pub(crate) fn fast(&self) -> Option<(Stamp, Option<HeaderValue>)> {
+    /// What a request that wants to be sent is to do.
+    pub(crate) fn admit(self: &Arc<Self>) -> Admitted {
+        if self.is_reissuing_here() {
+            return Admitted::Pass;
+        }
         let snapshot = self.snapshot.load();
-        let ask = snapshot.view.held || snapshot.view.recheck.passed_by_now();
-        (!ask).then(|| (snapshot.view.stamp, snapshot.header.clone()))
+        match snapshot.view.held || snapshot.view.recheck.passed_by_now() {
+            true => self.ask(),
+            false => Admitted::Go(snapshot.view.stamp, snapshot.header.clone()),
+        }
     }
 
     /// What a request that is sent now carries.
@@ -207,17 +247,29 @@ impl Coordinator {
         attempt::is_reissuing(self)
     }
 
-    /// A request wants to be sent, and the snapshot says to ask.
-    pub(crate) fn admit(self: &Arc<Self>) -> Next {
-        let (next, launch) = self.with(|inner, now| match inner.state.admit(now) {
-            Admission::Fail(error) => (Next::Fail(error), None),
-            Admission::Go => (Next::Go, None),
-            Admission::GoAndStart(start) => (Next::Go, Some(inner.begin(self, start))),
-            Admission::Join => (self.join(inner), None),
-            Admission::Start(start) => self.begin_and_join(inner, start),
+    /// The slow half of [`admit`](Self::admit). What is sent is read under the same lock as it is
+    /// decided: a login that comes in between is held back until it is saved (P13).
+    fn ask(self: &Arc<Self>) -> Admitted {
+        let (admitted, launch, sync) = self.with(|inner, now| {
+            let go = |inner: &Inner| Admitted::Go(inner.state.stamp(), inner.header.clone());
+            let (admitted, launch) = match inner.state.admit(now) {
+                Admission::Fail(error) => (Admitted::Refuse(error), None),
+                Admission::Go => (go(inner), None),
+                Admission::GoAndStart(start) => (go(inner), Some(inner.begin(self, start))),
+                Admission::Join => (self.join(inner).into(), None),
+                Admission::Start(start) => {
+                    let (next, launch) = self.begin_and_join(inner, start);
+                    (next.into(), launch)
+                }
+            };
+            let sync = inner.dirty && now.instant >= inner.sync_due;
+            (admitted, launch, sync)
         });
         self.launch(launch);
-        next
+        if sync {
+            self.sync_later();
+        }
+        admitted
     }
 
     /// The request with this stamp was rejected: [`Next::Go`] means that there is a newer token.
@@ -271,15 +323,19 @@ impl Coordinator {
         let (previous, Launch { mut guard, gate }) = self.with(|inner, now| {
             let tokens = tokens.received(now);
             let start = inner.state.log_in(self.facts(&tokens, false, now), now);
-            inner.put(&self.settings.attach, Some(tokens), true);
+            inner.put(&self.settings.attach, Some(tokens));
             (inner.running.take(), inner.begin(self, start))
         });
         settle_replaced(previous, EndReason::Replaced);
         guard.watch();
-        let _unsaved = self.sync_when_dropped();
-        let saved = self.write_behind(gate, guard.epoch()).await;
-        guard.finish_login(saved.is_ok());
-        saved
+        let this = self.clone();
+        self.detached(async move {
+            let _unsaved = this.sync_when_dropped();
+            let saved = this.write_behind(gate, guard.epoch()).await;
+            guard.finish_login(saved.is_ok());
+            saved
+        })
+        .await
     }
 
     /// See [`Session::logout`](crate::Session::logout).
@@ -287,14 +343,18 @@ impl Coordinator {
         let (previous, gate, epoch) = self.with(|inner, _| {
             let ended = inner.state.log_out().is_some();
             if ended {
-                inner.put(&self.settings.attach, None, true);
+                inner.put(&self.settings.attach, None);
             }
             let previous = inner.running.take_if(|_| ended);
             (previous, inner.gate.clone(), inner.state.stamp().epoch)
         });
         settle_replaced(previous, EndReason::LoggedOut);
-        let _uncleared = self.sync_when_dropped();
-        match self.write_behind(gate, epoch).await {
+        let this = self.clone();
+        let cleared = self.detached(async move {
+            let _uncleared = this.sync_when_dropped();
+            this.write_behind(gate, epoch).await
+        });
+        match cleared.await {
             // A login that came meanwhile has taken the logout's place: there is nothing to clear.
             Err(error) if error.is_session_ended() => Ok(()),
             cleared => cleared,
@@ -310,21 +370,38 @@ impl Coordinator {
             let stamp = inner.state.stamp();
             inner.state.may_adopt(stamp.epoch)?;
             // A running attempt that needs them takes them from here.
-            inner.offer = Some(Offer { stamp, tokens });
+            inner.offer = Some(Offer {
+                stamp,
+                tokens: tokens.clone(),
+            });
             Ok((stamp, inner.gate.clone()))
         })?;
-        let _permit = self.enter(gate, self.settings.attempt).await?;
-        // It stays on offer until it is adopted: this call may be dropped before.
-        let Some(tokens) = self.with(|inner, _| inner.offered().cloned()) else {
-            return self.lock().state.may_adopt(stamp.epoch);
-        };
-        let _unsaved = self.sync_when_dropped();
+        let this = self.clone();
+        self.detached(async move {
+            let _unsaved = this.sync_when_dropped();
+            let _permit = this.enter(gate, this.settings.attempt).await?;
+            this.adopt_now(stamp, tokens).await
+        })
+        .await
+    }
+
+    /// Saves and installs tokens that were adopted when `stamp` was current, unless they are old
+    /// news by now. To be called with the gate held.
+    async fn adopt_now(&self, stamp: Stamp, tokens: TokenSet) -> Outcome {
+        let wanted = self.with(|inner, _| {
+            inner.state.may_adopt(stamp.epoch)?;
+            Ok(inner.issued <= stamp.generation && inner.is_news(&tokens))
+        })?;
+        if !wanted {
+            return Ok(());
+        }
         let saved = self.save(&tokens).await;
         self.with(|inner, now| {
             inner.state.may_adopt(stamp.epoch)?;
-            inner.offer = None;
-            inner.state.adopt(self.facts(&tokens, saved.is_ok(), now));
-            inner.put(&self.settings.attach, Some(tokens), saved.is_err());
+            let facts = self.facts(&tokens, saved.is_ok(), now);
+            inner.state.adopt(facts);
+            inner.put(&self.settings.attach, Some(tokens));
+            inner.written(saved.is_ok());
             count(&self.counters.adopted);
             Ok(())
         })?;
@@ -336,28 +413,31 @@ impl Coordinator {
         let (next, launch) = self.with(|inner, now| match rule(&mut inner.state, now) {
             Recovery::Fail(error) => (Next::Fail(error), None),
             Recovery::Replay => (Next::Go, None),
-            Recovery::Join => (self.join(inner), None),
-            Recovery::Start(start) => self.begin_and_join(inner, start),
+            Recovery::Join => (self.join(inner).into(), None),
+            Recovery::Start(start) => {
+                let (joined, launch) = self.begin_and_join(inner, start);
+                (joined.into(), launch)
+            }
         });
         self.launch(launch);
         next
     }
 
-    fn begin_and_join(self: &Arc<Self>, inner: &mut Inner, start: Start) -> (Next, Option<Launch>) {
+    fn begin_and_join(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        start: Start,
+    ) -> (Joined, Option<Launch>) {
         let launch = inner.begin(self, start);
         (self.join(inner), Some(launch))
     }
 
-    fn join(self: &Arc<Self>, inner: &mut Inner) -> Next {
+    fn join(self: &Arc<Self>, inner: &mut Inner) -> Joined {
         let Some(running) = &mut inner.running else {
-            return Next::Fail(RefreshError::new(Kind::Interrupted));
+            return Err(RefreshError::new(Kind::Interrupted));
         };
         running.joined += 1;
-        let outcome = running.outcome.subscribe();
-        match Ticket::new(self, outcome, running.start) {
-            Ok(ticket) => Next::Wait(ticket),
-            Err(error) => Next::Fail(error),
-        }
+        Ticket::new(self, running.outcome.subscribe(), running.start)
     }
 
     /// Not under the lock: a runtime that was shut down drops the task, and with it the guard, at
@@ -390,7 +470,11 @@ impl Coordinator {
         let now = Now::read();
         let mut inner = self.lock();
         let abandoned = inner.abandon_overdue(&now);
+        let was_dirty = inner.dirty;
         let result = change(&mut inner, &now);
+        if inner.dirty && !was_dirty {
+            inner.sync_due = now.instant + self.patience();
+        }
         self.publish(&inner, &now);
         let tell = inner
             .state
@@ -408,7 +492,10 @@ impl Coordinator {
     }
 
     fn publish(&self, inner: &Inner, now: &Now) {
-        let view = inner.state.view(now);
+        let mut view = inner.state.view(now);
+        if inner.dirty {
+            view.recheck = view.recheck.or_at(inner.sync_due);
+        }
         let published = self.snapshot.load();
         if published.view != view || published.revision != inner.revision {
             self.snapshot.store(Arc::new(Snapshot {
@@ -460,7 +547,10 @@ impl Inner {
             past: VecDeque::new(),
             key: RandomState::new(),
             dirty: false,
+            straggler: false,
             sync: 0,
+            sync_due: Instant::now(),
+            issued: 0,
             offer: None,
             running: None,
             gate: Gate::default(),
@@ -483,7 +573,8 @@ impl Inner {
         }
     }
 
-    fn put(&mut self, attach: &Attach, tokens: Option<TokenSet>, dirty: bool) {
+    /// Changes the truth, which the store does not have then.
+    fn put(&mut self, attach: &Attach, tokens: Option<TokenSet>) {
         self.header = tokens
             .as_ref()
             .and_then(|tokens| attach.render(tokens.access_token()));
@@ -492,7 +583,13 @@ impl Inner {
             self.past.push_front(old.fingerprint(&self.key));
         }
         self.revision += 1;
-        self.dirty = dirty;
+        self.dirty = true;
+    }
+
+    /// The store has been given the truth, or could not be. A write that was given up before may
+    /// still come to its end after this one, so there is one more to be sure.
+    fn written(&mut self, done: bool) {
+        self.dirty = !done || mem::take(&mut self.straggler);
     }
 
     /// What is on offer, if it is for the current token.
@@ -507,9 +604,11 @@ impl Inner {
         tokens
     }
 
-    /// Were these tokens in use before?
-    fn is_past(&self, tokens: &TokenSet) -> bool {
-        self.past.contains(&tokens.fingerprint(&self.key))
+    /// Are these tokens of the same user, and neither those in use nor some that were?
+    fn is_news(&self, tokens: &TokenSet) -> bool {
+        let same = |ours: &TokenSet| ours.same_tokens(tokens) || !ours.same_user(tokens);
+        !self.tokens.as_ref().is_some_and(same)
+            && !self.past.contains(&tokens.fingerprint(&self.key))
     }
 
     fn replace_gate(&mut self, gate: &Gate) -> RefreshError {

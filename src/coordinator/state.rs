@@ -515,12 +515,15 @@ impl State {
 
     /// Starts what the token's state asks for, unless something forbids it.
     fn try_start(&mut self, blocking: bool, now: &Now) -> Result<Start, RefreshError> {
+        let cause = self.cause()?;
+        let is_end = matches!(cause, Cause::End(_));
         if let Some(cooling) = &self.cooling
             && now.instant < cooling.until
+            // The end needs no issuer, but it needs the store.
+            && (!is_end || cooling.error.is_store())
         {
             return Err(cooling.error.clone());
         }
-        let cause = self.cause()?;
         if cause == Cause::Reissue && !self.has_lived_out(now) {
             self.check_window(now.instant)?;
         }

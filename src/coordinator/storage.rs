@@ -28,11 +28,26 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 impl Coordinator {
     pub(super) async fn load(&self) -> Result<Option<TokenSet>, RefreshError> {
-        self.guarded(async { self.store.load().await }).await
+        let load = self.guarded(async { self.store.load().await });
+        load.await.unwrap_or_else(|| Err(no_answer()))
     }
 
     pub(super) async fn save(&self, tokens: &TokenSet) -> Result<(), RefreshError> {
-        self.guarded(async { self.store.save(tokens).await }).await
+        self.write(async { self.store.save(tokens).await }).await
+    }
+
+    async fn clear(&self) -> Result<(), RefreshError> {
+        self.write(async { self.store.clear().await }).await
+    }
+
+    async fn write(&self, write: impl Future<Output = Result<(), BoxError>>) -> Outcome {
+        match self.guarded(write).await {
+            Some(written) => written,
+            None => {
+                self.with(|inner, _| inner.straggler = true);
+                Err(no_answer())
+            }
+        }
     }
 
     /// Brings the store to the truth. To be called with the gate held.
@@ -40,15 +55,40 @@ impl Coordinator {
         let (tokens, revision) = self.with(|inner, _| (inner.tokens.clone(), inner.revision));
         match &tokens {
             Some(tokens) => self.save(tokens).await?,
-            None => self.guarded(async { self.store.clear().await }).await?,
+            None => self.clear().await?,
         }
         self.with(|inner, _| {
             if inner.revision == revision {
-                inner.dirty = false;
+                inner.written(true);
                 inner.state.mark_saved(true);
             }
         });
         Ok(())
+    }
+
+    /// Does this in a task of its own, where there is a runtime for it, so that dropping the caller
+    /// does not drop a write half-way. But the caller does not wait for a runtime that stands still.
+    pub(super) async fn detached(
+        &self,
+        work: impl Future<Output = Outcome> + Send + 'static,
+    ) -> Outcome {
+        let Some(runtime) = self.runtime() else {
+            return work.await;
+        };
+        let limit = self.settings.attempt + self.settings.store_timeout;
+        match timeout(limit, runtime.spawn(work)).await {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) => Err(RefreshError::with_source(
+                Kind::Store,
+                "its runtime is gone",
+            )),
+            None => Err(no_answer()),
+        }
+    }
+
+    /// How long the background task may take for one try, at the most.
+    pub(super) fn patience(&self) -> Duration {
+        RETRY.1 + self.settings.attempt
     }
 
     /// Queues behind the gate, and writes the truth, unless the login of this epoch is over by then:
@@ -72,15 +112,23 @@ impl Coordinator {
     }
 
     /// Starts a task that brings the store to the truth, unless that holds. It takes the place of
-    /// the one before it, which may be on a runtime that is not driven any more.
-    fn sync_later(self: &Arc<Self>) {
-        let number = self.with(|inner, _| {
+    /// the one before it, which may be on a runtime that is not driven any more. Without a runtime
+    /// it is left to the next request.
+    pub(super) fn sync_later(self: &Arc<Self>) {
+        let runtime = self.runtime();
+        let number = self.with(|inner, now| {
+            let patience = runtime.as_ref().map_or(Duration::ZERO, |_| self.patience());
+            inner.sync_due = now.instant + patience;
             inner.sync += u64::from(inner.dirty);
             inner.dirty.then_some(inner.sync)
         });
-        if let (Some(number), Some(runtime)) = (number, self.runtime()) {
+        if let (Some(number), Some(runtime)) = (number, runtime) {
             tracing::warn!("the token store does not hold the session's tokens; it is tried again");
-            drop(runtime.spawn(sync(Arc::downgrade(self), number)));
+            let coordinator = Arc::downgrade(self);
+            drop(runtime.spawn(sync(Syncing {
+                coordinator,
+                number,
+            })));
         }
     }
 
@@ -96,18 +144,22 @@ impl Coordinator {
         self.write_truth().await
     }
 
+    /// A call of the store: `None` when it is given up at its deadline.
     async fn guarded<T>(
         &self,
         call: impl Future<Output = Result<T, BoxError>>,
-    ) -> Result<T, RefreshError> {
+    ) -> Option<Result<T, RefreshError>> {
         let call = AssertUnwindSafe(call).catch_unwind();
-        match timeout(self.settings.store_timeout, call).await {
-            Some(Ok(Ok(value))) => Ok(value),
-            Some(Ok(Err(error))) => Err(RefreshError::with_source(Kind::Store, error)),
-            Some(Err(_)) => Err(RefreshError::with_source(Kind::Store, "it panicked")),
-            None => Err(RefreshError::with_source(Kind::Store, "no answer in time")),
-        }
+        let answer = timeout(self.settings.store_timeout, call).await?;
+        Some(match answer {
+            Ok(answer) => answer.map_err(|error| RefreshError::with_source(Kind::Store, error)),
+            Err(_) => Err(RefreshError::with_source(Kind::Store, "it panicked")),
+        })
     }
+}
+
+fn no_answer() -> RefreshError {
+    RefreshError::with_source(Kind::Store, "no answer in time")
 }
 
 /// See [`Coordinator::sync_when_dropped`].
@@ -119,23 +171,41 @@ impl Drop for SyncWhenDropped {
     }
 }
 
-/// Keeps no session alive.
-async fn sync(coordinator: Weak<Coordinator>, number: u64) {
+/// The background task's own. Keeps no session alive.
+struct Syncing {
+    coordinator: Weak<Coordinator>,
+    number: u64,
+}
+
+impl Drop for Syncing {
+    /// A task that ends before its work is done, with its runtime, leaves it to the next request.
+    fn drop(&mut self) {
+        if let Some(coordinator) = self.coordinator.upgrade()
+            && !coordinator.is_synced(self.number)
+        {
+            coordinator.with(|inner, now| inner.sync_due = now.instant);
+        }
+    }
+}
+
+async fn sync(task: Syncing) {
     let (mut delay, longest) = RETRY;
     loop {
         let _: Option<()> = timeout(delay, std::future::pending()).await;
-        let Some(coordinator) = coordinator.upgrade() else {
+        let Some(coordinator) = task.coordinator.upgrade() else {
             return;
         };
-        if coordinator.is_synced(number) {
+        if coordinator.is_synced(task.number) {
             return;
         }
         if let Err(error) = coordinator.sync_once().await {
             tracing::warn!(%error, "the token store still does not hold the session's tokens");
         }
-        if coordinator.is_synced(number) {
+        if coordinator.is_synced(task.number) {
             return;
         }
         delay = (delay * 2).min(longest);
+        coordinator
+            .with(|inner, now| inner.sync_due = now.instant + delay + coordinator.patience());
     }
 }

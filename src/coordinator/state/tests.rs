@@ -307,6 +307,24 @@ fn a_final_answer_ends_the_session_of_the_current_stamp_only() {
     assert_eq!(start.cause, Cause::End(EndReason::Rejected));
 }
 
+// shows P6: the end needs no issuer, so it does not wait for the pause either.
+#[test]
+fn a_final_answer_in_a_cool_down_ends_the_session() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let start = started(state.reject(state.stamp(), false, &now));
+    state
+        .settle(start.number, failure(Kind::Transient), &now)
+        .unwrap();
+    let end = started(state.reject(state.stamp(), true, &now));
+    assert_eq!(end.cause, Cause::End(EndReason::Rejected));
+    state
+        .settle(end.number, failure(Kind::Store), &now)
+        .unwrap();
+    let paused = state.reject(state.stamp(), true, &now);
+    assert_eq!(failed(paused), Kind::Store, "but it waits for the store");
+}
+
 // shows B68, B70, B71, P8
 #[test]
 fn nothing_counts_across_a_login_or_a_logout() {
