@@ -389,3 +389,20 @@ fn a_reissuer_that_calls_its_own_session_does_not_wait_for_itself() {
         });
     }
 }
+
+// shows P4: a handle on a runtime that is gone is no runtime.
+#[test]
+fn a_login_under_the_handle_of_a_runtime_that_is_gone_is_saved() {
+    let world = World::new();
+    let (store, session) = world.stored(None);
+    let gone = runtime();
+    let handle = gone.handle().clone();
+    drop(gone);
+    let _entered = handle.enter();
+    block_on(session.login(world.tokens("u"))).unwrap();
+    assert_eq!(store.access_token().as_deref(), Some("a-u-1"));
+    let answer = block_on(world.client(&session).get()).unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+    block_on(session.logout()).unwrap();
+    assert!(store.tokens().is_none());
+}

@@ -329,13 +329,16 @@ impl Coordinator {
         settle_replaced(previous, EndReason::Replaced);
         guard.watch();
         let this = self.clone();
-        self.detached(async move {
+        let saved = self.detached(async move {
             let _unsaved = this.sync_when_dropped();
             let saved = this.write_behind(gate, guard.epoch()).await;
             guard.finish_login(saved.is_ok());
             saved
-        })
-        .await
+        });
+        match saved.await {
+            Some(saved) => saved,
+            None => self.sync_once().await,
+        }
     }
 
     /// See [`Session::logout`](crate::Session::logout).
@@ -356,8 +359,9 @@ impl Coordinator {
         });
         match cleared.await {
             // A login that came meanwhile has taken the logout's place: there is nothing to clear.
-            Err(error) if error.is_session_ended() => Ok(()),
-            cleared => cleared,
+            Some(Err(error)) if error.is_session_ended() => Ok(()),
+            Some(cleared) => cleared,
+            None => self.sync_once().await,
         }
     }
 
@@ -377,12 +381,13 @@ impl Coordinator {
             Ok((stamp, inner.gate.clone()))
         })?;
         let this = self.clone();
-        self.detached(async move {
+        let adopted = self.detached(async move {
             let _unsaved = this.sync_when_dropped();
             let _permit = this.enter(gate, this.settings.attempt).await?;
             this.adopt_now(stamp, tokens).await
-        })
-        .await
+        });
+        let gone = RefreshError::new(Kind::NoRuntime);
+        adopted.await.unwrap_or(Err(gone))
     }
 
     /// Saves and installs tokens that were adopted when `stamp` was current, unless they are old

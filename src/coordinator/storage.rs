@@ -67,22 +67,19 @@ impl Coordinator {
     }
 
     /// Does this in a task of its own, where there is a runtime for it, so that dropping the caller
-    /// does not drop a write half-way. But the caller does not wait for a runtime that stands still.
+    /// does not drop a write half-way. But the caller does not wait for a runtime that stands still;
+    /// and `None` is for one that is gone.
     pub(super) async fn detached(
         &self,
         work: impl Future<Output = Outcome> + Send + 'static,
-    ) -> Outcome {
+    ) -> Option<Outcome> {
         let Some(runtime) = self.runtime() else {
-            return work.await;
+            return Some(work.await);
         };
         let limit = self.settings.attempt + self.settings.store_timeout;
         match timeout(limit, runtime.spawn(work)).await {
-            Some(Ok(outcome)) => outcome,
-            Some(Err(_)) => Err(RefreshError::with_source(
-                Kind::Store,
-                "its runtime is gone",
-            )),
-            None => Err(no_answer()),
+            Some(done) => done.ok(),
+            None => Some(Err(no_answer())),
         }
     }
 
@@ -138,7 +135,8 @@ impl Coordinator {
         !inner.dirty || inner.sync != number
     }
 
-    async fn sync_once(&self) -> Outcome {
+    /// One try to bring the store to the truth.
+    pub(super) async fn sync_once(&self) -> Outcome {
         let gate = self.with(|inner, _| inner.gate.clone());
         let _permit: OwnedMutexGuard<()> = self.enter(gate, self.settings.attempt).await?;
         self.write_truth().await
