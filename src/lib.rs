@@ -256,8 +256,8 @@
 //! # Cancel safety
 //!
 //! Every future of this crate may be dropped at any time. A refresh that it has started goes on
-//! (P3). [`Session::login`] and [`Session::logout`] count from their first poll, and their writing
-//! to the store is made good in the background.
+//! (P3). [`Session::login`], [`Session::logout`] and [`Session::adopt`] count from their first poll,
+//! and their writing to the store goes on in a task of its own.
 //!
 //! # Runtimes
 //!
@@ -265,7 +265,9 @@
 //! look into the store, run as tasks on tokio: on the runtime of the request that starts them, or
 //! on the one given to [`SessionBuilder::runtime`]. The latter is for programs that shut runtimes
 //! down, or that poll requests outside of tokio, which is fine: a wait has a timer of its own where
-//! tokio has none.
+//! tokio has none. (That timer is a thread, which starts with the first refresh of the program. A
+//! runtime that was built without timers is noticed by a panic that is caught: its message is
+//! printed, and it needs `panic = "unwind"`. Enable timers.)
 //!
 //! # Limits
 //!

@@ -15,6 +15,7 @@
 //! abandons the attempt (P4).
 
 mod attempt;
+mod login;
 mod state;
 mod stats;
 mod status;
@@ -318,101 +319,6 @@ impl Coordinator {
         &self.status
     }
 
-    /// See [`Session::login`](crate::Session::login).
-    pub(crate) async fn login(self: &Arc<Self>, tokens: TokenSet) -> Outcome {
-        let (previous, Launch { mut guard, gate }) = self.with(|inner, now| {
-            let tokens = tokens.received(now);
-            let start = inner.state.log_in(self.facts(&tokens, false, now), now);
-            inner.put(&self.settings.attach, Some(tokens));
-            (inner.running.take(), inner.begin(self, start))
-        });
-        settle_replaced(previous, EndReason::Replaced);
-        guard.watch();
-        let this = self.clone();
-        let saved = self.detached(async move {
-            let _unsaved = this.sync_when_dropped();
-            let saved = this.write_behind(gate, guard.epoch()).await;
-            guard.finish_login(saved.is_ok());
-            saved
-        });
-        match saved.await {
-            Some(saved) => saved,
-            None => self.sync_once().await,
-        }
-    }
-
-    /// See [`Session::logout`](crate::Session::logout).
-    pub(crate) async fn logout(self: &Arc<Self>) -> Outcome {
-        let (previous, gate, epoch) = self.with(|inner, _| {
-            let ended = inner.state.log_out().is_some();
-            if ended {
-                inner.put(&self.settings.attach, None);
-            }
-            let previous = inner.running.take_if(|_| ended);
-            (previous, inner.gate.clone(), inner.state.stamp().epoch)
-        });
-        settle_replaced(previous, EndReason::LoggedOut);
-        let this = self.clone();
-        let cleared = self.detached(async move {
-            let _uncleared = this.sync_when_dropped();
-            this.write_behind(gate, epoch).await
-        });
-        match cleared.await {
-            // A login that came meanwhile has taken the logout's place: there is nothing to clear.
-            Some(Err(error)) if error.is_session_ended() => Ok(()),
-            Some(cleared) => cleared,
-            None => self.sync_once().await,
-        }
-    }
-
-    /// See [`Session::adopt`](crate::Session::adopt).
-    pub(crate) async fn adopt(self: &Arc<Self>, tokens: TokenSet) -> Outcome {
-        if self.is_reissuing_here() {
-            return Err(RefreshError::new(Kind::WithinReissue));
-        }
-        let (stamp, gate) = self.with(|inner, _| {
-            let stamp = inner.state.stamp();
-            inner.state.may_adopt(stamp.epoch)?;
-            // A running attempt that needs them takes them from here.
-            inner.offer = Some(Offer {
-                stamp,
-                tokens: tokens.clone(),
-            });
-            Ok((stamp, inner.gate.clone()))
-        })?;
-        let this = self.clone();
-        let adopted = self.detached(async move {
-            let _unsaved = this.sync_when_dropped();
-            let _permit = this.enter(gate, this.settings.attempt).await?;
-            this.adopt_now(stamp, tokens).await
-        });
-        let gone = RefreshError::new(Kind::NoRuntime);
-        adopted.await.unwrap_or(Err(gone))
-    }
-
-    /// Saves and installs tokens that were adopted when `stamp` was current, unless they are old
-    /// news by now. To be called with the gate held.
-    async fn adopt_now(&self, stamp: Stamp, tokens: TokenSet) -> Outcome {
-        let wanted = self.with(|inner, _| {
-            inner.state.may_adopt(stamp.epoch)?;
-            Ok(inner.issued <= stamp.generation && inner.is_news(&tokens))
-        })?;
-        if !wanted {
-            return Ok(());
-        }
-        let saved = self.save(&tokens).await;
-        self.with(|inner, now| {
-            inner.state.may_adopt(stamp.epoch)?;
-            let facts = self.facts(&tokens, saved.is_ok(), now);
-            inner.state.adopt(facts);
-            inner.put(&self.settings.attach, Some(tokens));
-            inner.written(saved.is_ok());
-            count(&self.counters.adopted);
-            Ok(())
-        })?;
-        saved
-    }
-
     /// Runs a rule that says how to recover, and carries out what it says.
     fn recover(self: &Arc<Self>, rule: impl FnOnce(&mut State, &Now) -> Recovery) -> Next {
         let (next, launch) = self.with(|inner, now| match rule(&mut inner.state, now) {
@@ -639,13 +545,5 @@ impl fmt::Debug for Coordinator {
         f.debug_struct("Coordinator")
             .field("status", &*self.status.borrow())
             .finish_non_exhaustive()
-    }
-}
-
-fn settle_replaced(running: Option<Running>, reason: EndReason) {
-    if let Some(running) = running {
-        running
-            .outcome
-            .send_replace(Some(Err(RefreshError::ended(reason))));
     }
 }
