@@ -231,7 +231,7 @@ fn a_marked_token_is_found_in_no_output_no_error_and_no_debug() {
     }
 }
 
-// shows S16: how far the wiping goes: every buffer of ours is gone with its last clone.
+// shows S2, P12: whoever prints the headers of a request prints no token.
 #[test]
 fn header_values_are_sensitive_and_redacted() {
     let seen = Arc::new(Mutex::new(None));
