@@ -177,7 +177,9 @@ where
     }
     let (stamp, header) = call.session.current();
     if stamp.epoch != call.stamp.epoch {
-        return Ok(explain(rejection, RefreshError::ended(EndReason::Replaced)));
+        let replaced = || RefreshError::ended(EndReason::Replaced);
+        let why = call.session.absence().unwrap_or_else(replaced);
+        return Ok(explain(rejection, why));
     }
     drop(rejection);
     call.session.count_replay(late);

@@ -24,6 +24,7 @@ use tower::ServiceBuilder;
 use tower::ServiceExt;
 use tower::limit::ConcurrencyLimitLayer;
 use tower_test::mock;
+use tower_token_refresh::EndReason;
 use tower_token_refresh::RefreshError;
 use tower_token_refresh::ReplayBody;
 use tower_token_refresh::Session;
@@ -169,6 +170,8 @@ async fn a_logout_while_the_replay_waits_for_readiness_is_seen() {
     settle_down().await;
     let answer = assert_ready!(future.poll()).unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    let why: &RefreshError = answer.extensions().get().unwrap();
+    assert_eq!(why.end_reason(), Some(EndReason::LoggedOut));
     assert_eq!(session.stats().replays, 0);
 }
 
