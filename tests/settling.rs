@@ -406,3 +406,33 @@ fn a_login_under_the_handle_of_a_runtime_that_is_gone_is_saved() {
     block_on(session.logout()).unwrap();
     assert!(store.tokens().is_none());
 }
+
+// shows P4: the timers of a runtime that was shut down panic; the request that they belonged to does
+// not, and still has its deadline.
+#[test]
+fn a_request_whose_runtime_was_shut_down_while_it_waited_gets_its_answer() {
+    let world = World::new();
+    let mut home = Builder::new_multi_thread();
+    let home = home.worker_threads(1).enable_all().build().unwrap();
+    let session = world
+        .builder()
+        .runtime(home.handle().clone())
+        .wait_timeout(Duration::from_millis(50))
+        .build()
+        .unwrap();
+    block_on(session.login(world.tokens("u"))).unwrap();
+    world.expire();
+    world.hold_reissues();
+    let mut request = world.client(&session).get();
+    let first = Builder::new_multi_thread().enable_all().build().unwrap();
+    first.block_on(async {
+        while session.stats().waiters == 0 {
+            assert!(futures::poll!(&mut request).is_pending());
+            tokio::task::yield_now().await;
+        }
+        assert!(futures::poll!(&mut request).is_pending());
+    });
+    first.shutdown_background();
+    let answer = block_on(request).unwrap();
+    assert!(answer.why.unwrap().is_wait_timeout());
+}
