@@ -5,6 +5,7 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 use http::header;
+use http::header::InvalidHeaderValue;
 use zeroize::Zeroizing;
 
 use crate::error::ConfigError;
@@ -62,17 +63,9 @@ impl Attach {
         Ok(Self { name, prefix })
     }
 
-    /// The header's value, in a buffer of its own that all clones share and that is wiped when the
-    /// last of them is dropped. `None` cannot be: a token was checked when it was made.
+    /// The header's value. `None` cannot be: a token was checked when it was made.
     pub(crate) fn render(&self, token: &AccessToken) -> Option<HeaderValue> {
-        let length = self.prefix.len() + token.expose().len();
-        // The whole capacity at once: growing would leave a copy behind.
-        let mut text = Zeroizing::new(Vec::with_capacity(length));
-        text.extend_from_slice(self.prefix.as_bytes());
-        text.extend_from_slice(token.expose().as_bytes());
-        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
-        value.set_sensitive(true);
-        Some(value)
+        secret_value(&self.prefix, token.expose()).ok()
     }
 
     /// The caller's own header wins.
@@ -83,6 +76,18 @@ impl Attach {
     pub(crate) fn put(&self, headers: &mut HeaderMap, value: HeaderValue) {
         headers.insert(self.name.clone(), value);
     }
+}
+
+/// A header's value around a secret: marked as sensitive, and in one buffer that all clones share and
+/// that is wiped when the last of them is dropped.
+pub(crate) fn secret_value(before: &str, secret: &str) -> Result<HeaderValue, InvalidHeaderValue> {
+    // The whole capacity at once: growing would leave a copy behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(before.len() + secret.len()));
+    text.extend_from_slice(before.as_bytes());
+    text.extend_from_slice(secret.as_bytes());
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use zeroize::Zeroizing;
 use super::ReissueError;
 use super::answer::Contract;
 use super::answer::Document;
+use crate::attach;
 use crate::attach::WithoutToken;
 use crate::error::BoxError;
 use crate::error::ConfigError;
@@ -255,16 +256,9 @@ fn too_large() -> BoxError {
     "its answer is larger than 1 MiB".into()
 }
 
-/// A header's value around a secret, in one buffer that is wiped when the last clone is dropped.
+/// A header's value around a secret.
 pub(super) fn secret_value(before: &str, secret: &str) -> Result<HeaderValue, ReissueError> {
-    // The whole capacity at once: growing would leave a copy behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(before.len() + secret.len()));
-    text.extend_from_slice(before.as_bytes());
-    text.extend_from_slice(secret.as_bytes());
-    let value = HeaderValue::from_maybe_shared(Bytes::from_owner(text));
-    let mut value = value.map_err(ReissueError::misconfigured)?;
-    value.set_sensitive(true);
-    Ok(value)
+    attach::secret_value(before, secret).map_err(ReissueError::misconfigured)
 }
 
 #[cfg(test)]
