@@ -73,12 +73,7 @@ async fn a_logout_during_the_save_of_new_tokens_leaves_the_store_empty() {
     world.expire();
     store.hold_writes();
     let request = tokio::spawn(client.get());
-    store
-        .written
-        .subscribe()
-        .wait_for(|n| *n == 2)
-        .await
-        .unwrap();
+    store.until_written(2).await;
     let logout = tokio::spawn({
         let session = session.clone();
         async move { session.logout().await }
@@ -101,17 +96,9 @@ async fn a_login_during_the_save_of_new_tokens_leaves_the_new_login_in_the_store
     world.expire();
     store.hold_writes();
     let request = tokio::spawn(client.get());
-    store
-        .written
-        .subscribe()
-        .wait_for(|n| *n == 2)
-        .await
-        .unwrap();
+    store.until_written(2).await;
     let tokens = world.tokens("b");
-    let login = tokio::spawn({
-        let session = session.clone();
-        async move { session.login(tokens).await }
-    });
+    let login = support::log_in(&session, tokens);
     settle_down().await;
     store.writes.add_permits(100);
     login.await.unwrap().unwrap();
@@ -244,10 +231,7 @@ async fn a_token_that_was_asked_for_under_one_login_is_not_that_of_the_next() {
     });
     settle_down().await;
     store.hold_writes();
-    let login = tokio::spawn({
-        let (session, tokens) = (session.clone(), world.tokens("b"));
-        async move { session.login(tokens).await }
-    });
+    let login = support::log_in(&session, world.tokens("b"));
     let token = token.await.unwrap();
     assert_eq!(token.unwrap_err().end_reason(), Some(EndReason::Replaced));
     store.writes.add_permits(10);

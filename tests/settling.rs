@@ -242,10 +242,7 @@ async fn a_login_whose_store_hangs_is_used_from_memory_when_its_time_is_up() {
     let world = World::new();
     let (store, session) = world.stored(None);
     store.hold_writes();
-    let login = tokio::spawn({
-        let (session, tokens) = (session.clone(), world.tokens("u"));
-        async move { session.login(tokens).await }
-    });
+    let login = support::log_in(&session, world.tokens("u"));
     support::settle_down().await;
     assert_eq!(
         world.client(&session).get().await.unwrap().status,
@@ -292,12 +289,7 @@ fn a_save_that_was_held_up_past_a_logout_leaves_nothing_in_the_store() {
     other.block_on(async {
         session.logout().await.unwrap_err();
         store.writes.add_permits(100);
-        store
-            .written
-            .subscribe()
-            .wait_for(|n| *n == 3)
-            .await
-            .unwrap();
+        store.until_written(3).await;
         support::settle_down().await;
     });
     assert!(store.tokens().is_none());

@@ -37,12 +37,7 @@ async fn a_new_pair_is_in_the_store_before_any_waiter_is_released() {
     world.expire();
     store.hold_writes();
     let request = tokio::spawn(client.get());
-    store
-        .written
-        .subscribe()
-        .wait_for(|n| *n == 2)
-        .await
-        .unwrap();
+    store.until_written(2).await;
     settle_down().await;
     assert!(!request.is_finished());
     assert!(!status.has_changed().unwrap(), "nor is it announced");
@@ -59,16 +54,8 @@ async fn requests_wait_for_the_save_of_a_login() {
     let world = World::new();
     let (store, session) = world.stored(None);
     store.hold_writes();
-    let login = tokio::spawn({
-        let (session, tokens) = (session.clone(), world.tokens("u"));
-        async move { session.login(tokens).await }
-    });
-    store
-        .written
-        .subscribe()
-        .wait_for(|n| *n == 1)
-        .await
-        .unwrap();
+    let login = support::log_in(&session, world.tokens("u"));
+    store.until_written(1).await;
     let request = tokio::spawn(world.client(&session).get());
     settle_down().await;
     assert_eq!(world.counts().requests, 0);
@@ -341,27 +328,13 @@ async fn the_save_of_one_login_does_not_stand_for_the_next() {
     let world = World::new();
     let (store, session) = world.stored(None);
     store.hold_writes();
-    let login = |tokens| {
-        let session = session.clone();
-        tokio::spawn(async move { session.login(tokens).await })
-    };
-    let first = login(world.tokens("a"));
-    store
-        .written
-        .subscribe()
-        .wait_for(|n| *n == 1)
-        .await
-        .unwrap();
-    let second = login(world.tokens("b"));
+    let first = support::log_in(&session, world.tokens("a"));
+    store.until_written(1).await;
+    let second = support::log_in(&session, world.tokens("b"));
     settle_down().await;
     store.writes.add_permits(1);
     drop(first.await.unwrap());
-    store
-        .written
-        .subscribe()
-        .wait_for(|n| *n == 2)
-        .await
-        .unwrap();
+    store.until_written(2).await;
     store.fail_writes(true);
     store.writes.add_permits(1);
     assert!(second.await.unwrap().unwrap_err().is_not_saved());

@@ -123,10 +123,7 @@ async fn no_request_carries_a_token_that_is_not_saved_yet() {
         store.hold_writes();
         let tokens = world.tokens("u");
         let unsaved = tokens.access_token().expose().to_owned();
-        let login = tokio::spawn({
-            let session = session.clone();
-            async move { session.login(tokens).await }
-        });
+        let login = support::log_in(&session, tokens);
         for _ in 0..fastrand::usize(..50) {
             tokio::task::yield_now().await;
         }

@@ -26,6 +26,7 @@ use http_body_util::BodyExt;
 use http_body_util::Full;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tower::Layer;
 use tower::Service;
 use tower::ServiceExt;
@@ -423,6 +424,12 @@ pub fn post(path: &str, body: &str) -> Request<Full<Bytes>> {
     Request::post(format!("{ORIGIN}{path}")).body(body).unwrap()
 }
 
+/// Logs in meanwhile.
+pub fn log_in(session: &Session, tokens: TokenSet) -> JoinHandle<Result<(), RefreshError>> {
+    let session = session.clone();
+    tokio::spawn(async move { session.login(tokens).await })
+}
+
 /// The refresh error in a failure of the service itself.
 pub fn refresh_error(error: &BoxError) -> &RefreshError {
     error
@@ -502,6 +509,12 @@ impl Store {
 
     pub fn hold_loads(&self) {
         self.loads.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    /// Waits until so many writes have begun.
+    pub async fn until_written(&self, n: usize) {
+        let mut written = self.written.subscribe();
+        written.wait_for(|written| *written == n).await.unwrap();
     }
 
     /// Somebody else writes into it.
