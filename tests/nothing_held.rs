@@ -24,9 +24,11 @@ use tower::ServiceBuilder;
 use tower::ServiceExt;
 use tower::limit::ConcurrencyLimitLayer;
 use tower_test::mock;
+use tower_token_refresh::DefaultClassifier;
 use tower_token_refresh::EndReason;
 use tower_token_refresh::RefreshError;
 use tower_token_refresh::ReplayBody;
+use tower_token_refresh::ResponseFuture;
 use tower_token_refresh::Session;
 use tower_token_refresh::TokenRefreshLayer;
 use tower_token_refresh::WithoutToken;
@@ -128,13 +130,14 @@ async fn errors_of_readiness_are_passed_on() {
     assert_eq!(error.to_string(), "closed");
 }
 
-// shows P10: a rejection is not swallowed because the service below can take no second request.
-#[tokio::test]
-async fn when_the_service_is_not_ready_for_the_replay_the_rejection_is_returned() {
-    let session = World::new().logged_in("u").await;
+type Sending = ResponseFuture<Inner, DefaultClassifier, Full<Bytes>, Full<Bytes>>;
+type Inner = mock::Mock<Sent, Received>;
+
+/// A request that was rejected, and whose refresh is done: only readiness is missing for the replay.
+async fn rejected(session: &Session) -> (task::Spawn<Sending>, mock::Handle<Sent, Received>) {
     let (inner, mut handle) = mock::pair::<Sent, Received>();
     handle.allow(1);
-    let mut service = layer(&session).layer(inner);
+    let mut service = layer(session).layer(inner);
     service.ready().await.unwrap();
     let mut future = task::spawn(service.call(get("/")));
     assert_pending!(future.poll());
@@ -142,6 +145,14 @@ async fn when_the_service_is_not_ready_for_the_replay_the_rejection_is_returned(
     respond.send_response(rejection());
     assert_pending!(future.poll());
     settle_down().await;
+    (future, handle)
+}
+
+// shows P10: a rejection is not swallowed because the service below can take no second request.
+#[tokio::test]
+async fn when_the_service_is_not_ready_for_the_replay_the_rejection_is_returned() {
+    let session = World::new().logged_in("u").await;
+    let (mut future, mut handle) = rejected(&session).await;
     handle.send_error("closed");
     let answer = assert_ready!(future.poll()).unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
@@ -154,16 +165,7 @@ async fn when_the_service_is_not_ready_for_the_replay_the_rejection_is_returned(
 #[tokio::test]
 async fn a_logout_while_the_replay_waits_for_readiness_is_seen() {
     let session = World::new().logged_in("u").await;
-    let (inner, mut handle) = mock::pair::<Sent, Received>();
-    handle.allow(1);
-    let mut service = layer(&session).layer(inner);
-    service.ready().await.unwrap();
-    let mut future = task::spawn(service.call(get("/")));
-    assert_pending!(future.poll());
-    let (_, respond) = handle.next_request().await.unwrap();
-    respond.send_response(rejection());
-    assert_pending!(future.poll());
-    settle_down().await;
+    let (mut future, mut handle) = rejected(&session).await;
     assert_pending!(future.poll());
     session.logout().await.unwrap();
     handle.allow(1);
