@@ -355,6 +355,7 @@ pub use session::select_fn;
 pub use store::MemoryStore;
 pub use store::TokenStore;
 pub use token::AccessToken;
+pub use token::InDoubt;
 pub use token::InvalidToken;
 pub use token::RefreshToken;
 pub use token::TokenSet;

@@ -159,6 +159,30 @@ pub struct TokenSet {
     obtained: Now,
     expires_in: Option<Duration>,
     expires_at: Option<SystemTime>,
+    in_doubt: Option<InDoubt>,
+}
+
+/// The refresh token of a set was sent to the issuer, and no answer came that could be used: nobody
+/// can say whether it is spent.
+///
+/// A store keeps this with the tokens, so that a program which is started again does not present the
+/// refresh token sooner than the one before it would have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InDoubt {
+    /// When the last try was given up, by the wall clock.
+    pub since: SystemTime,
+    /// How many tries in a row brought no answer: 1 or more.
+    pub tries: u32,
+}
+
+impl InDoubt {
+    /// What a store has kept.
+    #[must_use]
+    pub fn new(since: SystemTime, tries: u32) -> Self {
+        let tries = tries.max(1);
+        Self { since, tries }
+    }
 }
 
 impl TokenSet {
@@ -178,6 +202,7 @@ impl TokenSet {
             obtained: Now::read(),
             expires_in: None,
             expires_at: None,
+            in_doubt: None,
         })
     }
 
@@ -218,6 +243,14 @@ impl TokenSet {
         self
     }
 
+    /// Marks the refresh token as one that may be spent. For stores, which restore what they have
+    /// saved.
+    #[must_use]
+    pub fn with_in_doubt(mut self, in_doubt: InDoubt) -> Self {
+        self.in_doubt = Some(in_doubt);
+        self
+    }
+
     /// The token that stands in the header of each request.
     #[must_use]
     pub fn access_token(&self) -> &AccessToken {
@@ -237,6 +270,12 @@ impl TokenSet {
             Some(lifetime) => self.obtained.wall.checked_add(lifetime),
             None => self.expires_at,
         }
+    }
+
+    /// Whether the refresh token may be spent, as an answer of the issuer was lost.
+    #[must_use]
+    pub fn in_doubt(&self) -> Option<InDoubt> {
+        self.in_doubt
     }
 
     /// What is known of the user, by name.
@@ -259,6 +298,7 @@ impl TokenSet {
     pub(crate) fn rotated(&self, refresh_token: RefreshToken) -> Self {
         Self {
             refresh_token: Some(refresh_token),
+            in_doubt: None,
             ..self.clone()
         }
     }
