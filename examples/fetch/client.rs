@@ -1,5 +1,7 @@
 //! The client: hyper, the layer around it, and what a caller gets from it.
 
+use std::io::{self, IsTerminal};
+
 use ::http::{
     Request, Response, StatusCode, Uri,
     header::{ACCEPT, CONTENT_TYPE, USER_AGENT},
@@ -133,13 +135,20 @@ async fn read(mut body: ResponseBody<Incoming>) -> Result<(), BoxError> {
 
 async fn show(mut body: ResponseBody<Incoming>) -> Result<(), BoxError> {
     let mut out = stdout();
+    let mut is_line = true;
     while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame?.into_data()
-            && out.write_all(&data).await.is_err()
-        {
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        if out.write_all(&data).await.is_err() {
             // Whoever read it has seen enough.
             return Ok(());
         }
+        is_line = data.last().map_or(is_line, |last| *last == b'\n');
+    }
+    // So that the prompt does not follow it on its line.
+    if !is_line && io::stdout().is_terminal() {
+        let _ = out.write_all(b"\n").await;
     }
     let _ = out.flush().await;
     Ok(())

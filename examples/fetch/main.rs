@@ -34,9 +34,9 @@ const INTERRUPTED: u8 = 130;
 async fn main() -> ExitCode {
     let options = Options::read();
     let under_way = UnderWay::watch(options.verbose);
-    let tokens = Tokens::new(options.tokens.as_deref());
+    let tokens = Tokens::new(&options);
     let client = Client::new(&options, &tokens).unwrap_or_else(|error| options::refuse(error));
-    match tokens.check(&options.issuer).await {
+    match tokens.check().await {
         Ok(()) => fetch(&options, &client, &tokens, &under_way).await,
         Err(unusable) => {
             words::say(&unusable.to_string());
@@ -59,13 +59,13 @@ async fn fetch(
     // The requests are dropped then, and the refresh they may wait for goes on.
     let interrupted = tokio::select! {
         () = rounds.run(&mut tally) => false,
-        _ = tokio::signal::ctrl_c() => true,
+        Ok(()) = tokio::signal::ctrl_c() => true,
     };
     rounds.finish();
     // Whoever interrupts it twice means it.
     let ending = tokio::select! {
         ending = Ending::wait(client, tokens, under_way) => ending,
-        _ = tokio::signal::ctrl_c() => return ExitCode::from(INTERRUPTED),
+        Ok(()) = tokio::signal::ctrl_c() => return ExitCode::from(INTERRUPTED),
     };
     report(options, client, &tally, &ending);
     match interrupted {

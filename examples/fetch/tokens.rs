@@ -1,16 +1,25 @@
 //! The tokens' file: whether it can be used, and what the user has to know of it.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 
+use serde::Deserialize;
+use serde_json::Value;
 use tower_token_refresh::{FileStore, SessionBuilder, TokenStore};
 
-use crate::{options::Issuer, words};
+use crate::{options::Options, words};
 
 /// Where the tokens are kept: in a file, or only in memory if there is none.
-pub struct Tokens(Option<Kept>);
+pub struct Tokens {
+    file: Option<Kept>,
+    /// The first one comes from the issuer as well.
+    needs_no_login: bool,
+}
 
 struct Kept {
-    name: String,
+    path: PathBuf,
     store: FileStore,
 }
 
@@ -22,49 +31,64 @@ pub enum Unusable {
 }
 
 impl Tokens {
-    pub fn new(path: Option<&Path>) -> Self {
-        Self(path.map(|path| Kept {
-            name: path.display().to_string(),
+    pub fn new(options: &Options) -> Self {
+        let file = options.tokens.as_ref().map(|path| Kept {
+            path: path.clone(),
             store: FileStore::new(path),
-        }))
+        });
+        Self {
+            file,
+            needs_no_login: options.issuer.needs_no_login(),
+        }
     }
 
     pub fn keep(&self, session: SessionBuilder) -> SessionBuilder {
-        match &self.0 {
+        match &self.file {
             Some(kept) => session.store(kept.store.clone()),
             None => session,
         }
     }
 
     /// Reads them, before anything is sent.
-    pub async fn check(&self, issuer: &Issuer) -> Result<(), Unusable> {
-        let Some(Kept { name, store }) = &self.0 else {
+    pub async fn check(&self) -> Result<(), Unusable> {
+        let Some(kept) = &self.file else {
             return Ok(());
         };
-        let tokens = store.load().await;
+        let name = self.name();
+        let tokens = kept.store.load().await;
         let tokens = tokens.map_err(|error| Unusable::Wrong(words::chain(&*error)))?;
-        if issuer.needs_no_login() {
-            return Ok(());
-        }
-        let Some(tokens) = tokens else {
-            return Err(match Path::new(name).exists() {
-                true => Unusable::Over(self.log_in_again()),
-                false => Unusable::Wrong(format!(
+        match tokens {
+            _ if self.needs_no_login => {}
+            Some(tokens) if tokens.refresh_token().is_some() => {}
+            Some(_) if kept.is_newer() => {
+                words::say(&format!(
+                    "{name} is of a newer version: its access token is used, and not renewed"
+                ));
+                return Ok(());
+            }
+            Some(_) => {
+                return Err(Unusable::Wrong(format!(
+                    "{name} has no refresh token: log in, and put refresh_token into it"
+                )));
+            }
+            None if kept.path.exists() => return Err(Unusable::Over(self.log_in_again())),
+            None => {
+                return Err(Unusable::Wrong(format!(
                     "{name} does not exist: log in, and put access_token and refresh_token into it \
                      as JSON"
-                )),
-            });
-        };
-        match tokens.refresh_token() {
-            Some(_) => Ok(()),
-            None => Err(Unusable::Wrong(format!(
-                "{name} has no refresh token: log in, and put refresh_token into it"
-            ))),
+                )));
+            }
         }
+        kept.check_writable().map_err(|error| {
+            Unusable::Wrong(format!(
+                "{name} can't be written, so new tokens would be lost: {error}; give yourself the \
+                 right to write it and its folder, or copy it to where you have that"
+            ))
+        })
     }
 
     pub async fn are_in_doubt(&self) -> bool {
-        let Some(kept) = &self.0 else {
+        let Some(kept) = &self.file else {
             return false;
         };
         let tokens = kept.store.load().await;
@@ -72,6 +96,9 @@ impl Tokens {
     }
 
     pub fn log_in_again(&self) -> String {
+        if self.needs_no_login {
+            return "the session has ended; the next run begins another".to_owned();
+        }
         format!(
             "the session has ended: log in again, and put the new tokens into {}",
             self.name()
@@ -94,8 +121,38 @@ impl Tokens {
         )
     }
 
-    fn name(&self) -> &str {
-        self.0.as_ref().map_or("a tokens file", |kept| &kept.name)
+    fn name(&self) -> String {
+        let path = self
+            .file
+            .as_ref()
+            .map(|kept| kept.path.display().to_string());
+        path.unwrap_or_else(|| "a tokens file".to_owned())
+    }
+}
+
+impl Kept {
+    /// A newer version has written it, so that this one only reads it.
+    fn is_newer(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Record {
+            format: Option<Value>,
+        }
+        let text = fs::read(&self.path).unwrap_or_default();
+        let record = serde_json::from_slice::<Record>(&text);
+        record.is_ok_and(|record| record.format.is_some_and(|format| format != 1))
+    }
+
+    /// Whether the first new tokens could be saved: found out while the old ones still count.
+    fn check_writable(&self) -> io::Result<()> {
+        if fs::metadata(&self.path).is_ok_and(|file| file.permissions().readonly()) {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it is write-protected",
+            ));
+        }
+        let folder = self.path.parent().filter(|folder| *folder != Path::new(""));
+        // It has no name, and is gone at once.
+        tempfile::tempfile_in(folder.unwrap_or_else(|| Path::new("."))).map(drop)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Knows whether a refresh is under way: each has a span of its own from its start until its tokens
 //! are saved. And shows what the crate tells, if that is asked for.
 
-use std::io::stderr;
+use std::io::{IsTerminal, stderr};
 
 use tokio::sync::watch;
 use tracing::{Level, Metadata, Subscriber, level_filters::LevelFilter, span};
@@ -27,6 +27,7 @@ impl UnderWay {
         // What the crates below would tell is about connections, and not for this place.
         let told = fmt::layer()
             .with_writer(stderr)
+            .with_ansi(stderr().is_terminal())
             .with_filter(Targets::new().with_target(CRATE, level));
         let counted = under_way
             .clone()

@@ -8,7 +8,7 @@ use std::{
 
 use ::http::StatusCode;
 use comfy_table::{Cell, CellAlignment, Color, Table, presets::NOTHING};
-use tower_token_refresh::{RefreshError, Stats};
+use tower_token_refresh::{RefreshError, ReissueError, Stats};
 
 use crate::{
     options::Options,
@@ -84,6 +84,8 @@ pub fn explain(error: &RefreshError) -> String {
 /// The error and its causes.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
+    // It says in other words what the `RefreshError` above it says.
+    let causes = causes.filter(|error| !error.is::<ReissueError>());
     let mut texts: Vec<_> = causes.map(ToString::to_string).collect();
     // Some say what their cause says.
     texts.dedup_by(|cause, error| error.contains(cause.as_str()));
