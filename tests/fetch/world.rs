@@ -162,6 +162,11 @@ impl World {
         ]
     }
 
+    /// Whether this token was in the file at some time.
+    pub fn has_held(&self, token: &str) -> bool {
+        self.seen.borrow().iter().any(|seen| seen == token)
+    }
+
     fn note_tokens(&self) {
         if self.file().is_file()
             && serde_json::from_slice::<Value>(&fs::read(self.file()).expect("a file")).is_ok()
