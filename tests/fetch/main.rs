@@ -457,7 +457,7 @@ async fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
         (&["localhost:3000/items"], "https://"),
         (&["ftp://localhost/items"], "https://"),
         (&["http://user:CANARY@localhost/"], "user name"),
-        (&["http://api.example.com/items"], "use https"),
+        (&["http://api.example.com/items"], "everybody on the way"),
         (&["http://:80/"], "URL"),
         (&[], "<URL>"),
         (&[&me, "--store", "redis://localhost"], "--store"),
@@ -480,7 +480,7 @@ async fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
     }
     for (reissue, words) in [
         ("/member/token/refresh", "no URL with a host"),
-        ("http://api.example.com/token", "use https"),
+        ("http://api.example.com/token", "everybody on the way"),
     ] {
         let ran = world
             .run(["--tokens", file, "--reissue", reissue, &me])
