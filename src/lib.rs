@@ -327,6 +327,7 @@ pub use classify::Or;
 pub use classify::Verdict;
 pub use classify::classify_fn;
 pub use coordinator::FailureStats;
+pub use coordinator::LostReply;
 pub use coordinator::SessionStatus;
 pub use coordinator::Stats;
 pub use error::BoxError;

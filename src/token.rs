@@ -136,6 +136,13 @@ secret! {
     RefreshToken, "refresh token"
 }
 
+impl RefreshToken {
+    /// A mark to recognise it by, of no use to anybody without the key.
+    pub(crate) fn fingerprint(&self, key: &RandomState) -> u64 {
+        key.hash_one(self.expose())
+    }
+}
+
 /// One login's tokens: what the issuer handed out together.
 ///
 /// ```
@@ -303,6 +310,12 @@ impl TokenSet {
         }
     }
 
+    /// The same without a refresh token.
+    pub(crate) fn without_refresh_token(mut self) -> Self {
+        self.refresh_token = None;
+        self
+    }
+
     /// A mark to recognise these tokens by, of no use to anybody without the key.
     pub(crate) fn fingerprint(&self, key: &RandomState) -> u64 {
         let refresh_token = self.refresh_token.as_ref().map(RefreshToken::expose);
@@ -379,6 +392,7 @@ impl fmt::Debug for TokenSet {
             .field("refresh_token", &self.refresh_token)
             .field("identity", &self.identity)
             .field("expires_at", &self.expires_at())
+            .field("in_doubt", &self.in_doubt)
             .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ fn seconds(n: u64) -> Duration {
 fn rules() -> Rules {
     Rules {
         attempt: seconds(25),
-        quarantine: seconds(10),
+        abandoned: seconds(10),
         cool_down: (seconds(1), seconds(60)),
         window: (5, seconds(30)),
         self_sufficient: false,
@@ -230,18 +230,57 @@ fn the_cool_down_doubles_up_to_its_longest_and_obeys_retry_after() {
 
 // shows P6: what was perhaps processed is not repeated while it could still be in flight.
 #[test]
-fn an_unknown_outcome_is_followed_by_a_quarantine() {
+fn a_refresh_token_in_doubt_is_left_alone_whatever_happens_meanwhile() {
     let now = Now::read();
     let mut state = live(token(), &now);
     let start = started(state.reject(state.stamp(), false, &now));
+    assert_eq!(state.lose_reply(start.number), None, "nothing was sent");
+    state.begin_reissue(start.number, &now).unwrap();
+    assert_eq!(state.lose_reply(start.number), Some(now.instant));
+    assert_eq!(state.lose_reply(start.number), None, "once per attempt");
+    state.set_doubt(Some(now.instant + seconds(10)));
     state
-        .settle(start.number, failure(Kind::OutcomeUnknown), &now)
+        .settle(start.number, failure(Kind::Transient), &now)
         .unwrap();
+    let told = state.status().unwrap();
+    assert!(told.is_logged_in() && told.is_in_doubt());
     assert_eq!(
         failed(state.reject(state.stamp(), false, &later(&now, 9))),
-        Kind::OutcomeUnknown
+        Kind::Transient
     );
     started(state.reject(state.stamp(), false, &later(&now, 10)));
+}
+
+#[test]
+fn tokens_that_come_with_a_doubt_bring_its_pause_along_and_others_end_it() {
+    let now = Now::read();
+    let mut doubtful = token();
+    doubtful.in_doubt = Some(now.instant + seconds(7));
+    let mut state = live(doubtful.clone(), &now);
+    assert_eq!(
+        failed(state.reject(state.stamp(), false, &later(&now, 6))),
+        Kind::OutcomeUnknown
+    );
+    state.log_in(doubtful, &now);
+    state.adopt(token());
+    assert!(state.cooling.is_none());
+    assert!(!state.settled_status().is_in_doubt());
+}
+
+// shows P4: nobody was asked, so nothing is in doubt.
+#[test]
+fn an_attempt_that_was_abandoned_before_it_asked_has_another_name() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let start = started(state.reject(state.stamp(), false, &now));
+    let mut asked = state.clone();
+    asked.begin_reissue(start.number, &now).unwrap();
+    let late = now.instant + seconds(25);
+    let told = |state: &mut State| state.abandon_overdue(late).unwrap().1.unwrap_err().kind();
+    assert_eq!(told(&mut state), Kind::NotStarted);
+    assert_eq!(state.lose_reply(start.number), None);
+    assert_eq!(told(&mut asked), Kind::OutcomeUnknown);
+    assert!(asked.lose_reply(start.number).is_some());
 }
 
 // shows B56, B64, B65, B66, P7
@@ -434,7 +473,7 @@ fn an_abandoned_attempt_counts_until_its_successor_starts() {
     );
 
     let quarantined = state.reject(state.stamp(), false, &later(&now, 34));
-    assert_eq!(failed(quarantined), Kind::OutcomeUnknown);
+    assert_eq!(failed(quarantined), Kind::NotStarted);
     started(state.reject(state.stamp(), false, &later(&now, 35)));
     assert!(
         state
