@@ -337,6 +337,13 @@ impl TokenSet {
         self.access_token.same(&other.access_token) & same_refresh
     }
 
+    /// As if it had come then.
+    #[cfg(test)]
+    pub(crate) fn obtained(mut self, now: &Now) -> Self {
+        self.obtained = *now;
+        self
+    }
+
     /// A clock that is wrong must not make a token that has just come look dead: an expiry that is
     /// already past at receipt is dropped, so that the token is sent at least once.
     pub(crate) fn received(mut self, now: &Now) -> Self {

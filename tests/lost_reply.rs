@@ -15,6 +15,8 @@ use support::Client;
 use support::Script;
 use support::Store;
 use support::World;
+use tokio::runtime::Builder;
+use tokio::runtime::Runtime;
 use tokio::time::advance;
 use tower_token_refresh::EndReason;
 use tower_token_refresh::InDoubt;
@@ -46,6 +48,10 @@ async fn scene(world: &World, policy: LostReply) -> (Store, Session, Client) {
 
 async fn get(client: &Client) -> Answer {
     client.get().await.unwrap()
+}
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 fn doubt(store: &Store) -> Option<u32> {
@@ -320,7 +326,7 @@ async fn a_panic_leaves_it_in_doubt() {
 fn a_runtime_that_goes_away_in_the_middle_leaves_it_in_doubt() {
     let world = World::new();
     let runtime = || {
-        tokio::runtime::Builder::new_multi_thread()
+        Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
@@ -341,6 +347,48 @@ fn a_runtime_that_goes_away_in_the_middle_leaves_it_in_doubt() {
         statuses.wait_for(SessionStatus::is_in_doubt).await.unwrap();
         is_left_alone(&world, &client).await;
     });
+}
+
+// shows P4: nobody drives the attempt any more, so nobody will ever know.
+#[test]
+fn an_attempt_that_is_abandoned_in_the_middle_leaves_it_in_doubt() {
+    let world = World::new();
+    let (stalled, driven) = (current_thread(), current_thread());
+    let builder = world.builder().reissue_timeout(Duration::from_millis(20));
+    let builder = builder.store_timeout(Duration::from_millis(20));
+    let policy = LostReply::strict().quarantine(seconds(3600));
+    let session = builder.lost_reply(policy).build().unwrap();
+    driven.block_on(session.login(world.tokens("u"))).unwrap();
+    world.expire();
+    world.hold_reissues();
+    let refresh = stalled.spawn({
+        let session = session.clone();
+        async move { session.refresh().await }
+    });
+    stalled.block_on(world.until(|counts| counts.reissues == 1));
+    let client = world.client(&session);
+    driven.block_on(async {
+        assert!(get(&client).await.why.unwrap().is_outcome_unknown());
+        assert!(session.status().is_in_doubt());
+        is_left_alone(&world, &client).await;
+    });
+    drop((stalled, refresh));
+}
+
+// shows section 4: in doubt is the refresh token that was sent, also where it came from the store and
+// the access token beside it had expired.
+#[tokio::test(start_paused = true)]
+async fn the_refresh_token_that_was_sent_is_the_one_in_doubt() {
+    let world = World::new();
+    let (store, _, client) = scene(&world, LostReply::strict()).await;
+    let past = SystemTime::now() - seconds(60);
+    store.put(Some(world.tokens("u").with_expires_at(past)));
+    world.expire();
+    world.script(Script::Unknown);
+    get(&client).await;
+    let stored = store.tokens().unwrap();
+    assert_eq!(stored.refresh_token().unwrap().expose(), "r-u-2");
+    assert_eq!(doubt(&store), Some(1));
 }
 
 // shows section 3: an answer that is of no use otherwise, but brings a refresh token, leaves no doubt.
@@ -394,6 +442,13 @@ async fn a_refresh_token_that_was_used_up_is_not_taken_back() {
     }
     assert_eq!(*seen.lock().unwrap(), ["r1", "r2", "r2"]);
     assert_eq!(session.token().await.unwrap().expose(), "a3");
+
+    // Another login may well be given what the one before it has used up.
+    let second = TokenSet::new("b0").unwrap().with_refresh_token("r9");
+    session.login(second.unwrap()).await.unwrap();
+    session.refresh().await.unwrap();
+    session.refresh().await.unwrap();
+    assert_eq!(seen.lock().unwrap()[3..], ["r9", "r1"]);
 }
 
 /// Needs no refresh token, and loses its first answer.
