@@ -64,8 +64,8 @@ fn id_of(coordinator: &Coordinator) -> usize {
 enum Completion {
     Ended(RefreshError),
     Failed(RefreshError, Option<Duration>),
-    Installed(Fetched, bool),
-    Loaded(Option<TokenSet>),
+    Installed(Box<Fetched>, bool),
+    Loaded(Option<Box<TokenSet>>),
     Refused(RefreshError),
     Saved(bool),
     Unchanged,
@@ -213,7 +213,7 @@ impl Guard {
         match self.coordinator.load().await {
             Err(error) => Err(Completion::Failed(error, None)),
             Ok(None) if self.coordinator.settings.self_sufficient => self.reissue(None).await,
-            Ok(tokens) => Err(Completion::Loaded(tokens)),
+            Ok(tokens) => Err(Completion::Loaded(tokens.map(Box::new))),
         }
     }
 
@@ -413,6 +413,7 @@ impl Guard {
 
     /// Saves, then publishes, then settles (P13). Called with the gate held.
     async fn commit(mut self, fetched: Fetched) {
+        let fetched = Box::new(fetched);
         self.on_drop = Some(Completion::Installed(fetched.clone(), false));
         if !self.coordinator.lock().state.counts(self.start.number) {
             self.coordinator.offer(&self.start, fetched.tokens);
@@ -529,7 +530,7 @@ impl Coordinator {
                 }
                 Completion::Loaded(tokens) => {
                     let token = tokens.as_ref().map(|tokens| facts(tokens, true));
-                    (Settled::Loaded(token), tokens.map(|tokens| (tokens, true)))
+                    (Settled::Loaded(token), tokens.map(|tokens| (*tokens, true)))
                 }
                 Completion::Refused(error) => (Settled::Refused(error), None),
                 Completion::Saved(saved) => (Settled::Saved(saved), None),
