@@ -36,6 +36,7 @@ use tower_service::Service;
 use super::*;
 use crate::attach::WithoutToken;
 use crate::error::BoxError;
+use crate::json::Pointer;
 
 const ADDRESS: &str = "https://issuer.example/reissue?key=CANARY";
 
