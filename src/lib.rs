@@ -274,11 +274,12 @@
 //! - A [`TokenStore`] is for one process. Several that share a login would need a store with a
 //!   claim on the reissue, which is not there yet: two of them can present one refresh token at the
 //!   same time.
-//! - The status of gRPC calls is not understood yet: a rejection is known by its HTTP status, its
-//!   headers or a code in a JSON body. Nor is `WWW-Authenticate` read.
+//! - Of a gRPC call only the head is read: a call that fails with `UNAUTHENTICATED` before its first
+//!   message is made good, and one that fails so later, with the status in its trailers, is not.
 //! - A rejection inside a successful answer is sent again only if the request is marked
 //!   [`ReplaySafe`], as the server may have processed it. A 401, or any other error that the
-//!   classifier reads as a rejection, is taken to say that it has not.
+//!   classifier reads as a rejection, is taken to say that it has not, and so is the status of a
+//!   gRPC call that failed before its first message.
 //! - The layer puts no limit on the time that the inner service takes: use a `Timeout`.
 //! - Wiping covers the buffers of this crate. Copies that the HTTP client makes while it sends,
 //!   what was left where you built a token, and memory that was swapped out are beyond it. What a
