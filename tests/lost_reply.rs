@@ -408,6 +408,21 @@ async fn a_new_refresh_token_ends_the_doubt() {
     // The pause after a second failure in a row, and not a quarantine.
     advance(seconds(2)).await;
     assert_eq!(get(&client).await.status, StatusCode::OK);
+
+    let (store, session, client) = scene(&world, OKTA).await;
+    let before = world.counts().reissues;
+    world.script(Script::OnlyRotated("r-u-100"));
+    get(&client).await;
+    assert_eq!(
+        world.counts().reissues,
+        before + 1,
+        "the old one is not presented again"
+    );
+    assert!(!session.status().is_in_doubt());
+    assert_eq!(
+        store.tokens().unwrap().refresh_token().unwrap().expose(),
+        "r-u-100"
+    );
 }
 
 /// An issuer that answers with the oldest refresh token it was ever shown.
@@ -472,11 +487,13 @@ impl Reissue for Machine {
 // shows B51: where no refresh token was sent, none is in doubt.
 #[tokio::test(start_paused = true)]
 async fn without_a_refresh_token_there_is_no_quarantine() {
-    let issuer = Machine(Mutex::new(0));
-    let session = Session::builder(issuer).build().unwrap();
-    assert!(session.token().await.unwrap_err().is_outcome_unknown());
-    advance(seconds(1)).await;
-    assert_eq!(session.token().await.unwrap().expose(), "a2");
+    for policy in [LostReply::strict(), OKTA] {
+        let builder = Session::builder(Machine(Mutex::new(0)));
+        let session = builder.lost_reply(policy).build().unwrap();
+        assert!(session.token().await.unwrap_err().is_outcome_unknown());
+        advance(seconds(1)).await;
+        assert_eq!(session.token().await.unwrap().expose(), "a2");
+    }
 }
 
 // shows B67: with a new login there is nothing in doubt.
