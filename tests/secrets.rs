@@ -129,6 +129,23 @@ fn issuers() -> Vec<SessionBuilder> {
         (200, r#"{"accessToken":"c4n4ry-access-1"}"#),
         (401, r#"{"code":"T-003","message":"c4n4ry"}"#),
         (400, r#"{"code":"c4n4ry","message":"c4n4ry"}"#),
+        (
+            200,
+            r#"{"access_token":"c4n4ry-new","refresh_token":"c4n4ry-next"}"#,
+        ),
+        (
+            200,
+            r#"{"access_token":"c4n4ry-new","token_type":"c4n4ry"}"#,
+        ),
+        (
+            400,
+            r#"{"error":"invalid_grant","error_description":"c4n4ry"}"#,
+        ),
+        (
+            400,
+            r#"{"error":"use_dpop_nonce","error_description":"c4n4ry"}"#,
+        ),
+        (401, r#"{"error":"c4n4ry"}"#),
         (302, "c4n4ry"),
         (500, "c4n4ry"),
         (503, "c4n4ry"),
@@ -164,18 +181,26 @@ fn issuers() -> Vec<SessionBuilder> {
         builders.push(Session::builder(
             CookieReissue::post(url, client.clone()).refused("T-003"),
         ));
-        let grant = RefreshGrant::post(url, client.clone())
-            .client_in_body("id", "c4n4ry-secret")
-            .param("assertion", "c4n4ry")
-            .dpop(|_| Ok("c4n4ry-proof".to_owned()))
-            .on_error(|answer| {
-                tracing::trace!(?answer, "a hook that prints what it is given");
-                None
-            });
+        builders.push(Session::builder(
+            RefreshGrant::post(url, client.clone())
+                .basic("app", format!("{MARK}-secret"))
+                .param("assertion", MARK)
+                .dpop(|_| Ok(format!("{MARK}-proof")))
+                .on_error(|answer| {
+                    tracing::info!(?answer);
+                    None
+                }),
+        ));
+        builders.push(Session::builder(
+            ClientCredentials::post(url, client.clone())
+                .client_in_body("app", format!("{MARK}-secret"))
+                .dpop(|request| {
+                    tracing::info!(?request);
+                    Err("no key".into())
+                }),
+        ));
+        let grant = RefreshGrant::post(url, client.clone()).client_in_body("id", "c4n4ry-secret");
         builders.push(Session::builder(grant).lost_reply(LostReply::OKTA));
-        let credentials = ClientCredentials::post(url, client.clone());
-        let credentials = credentials.basic("id", "c4n4ry-secret");
-        builders.push(Session::builder(credentials));
         let broken = RefreshGrant::post(url, client).dpop(|_| Ok("c4n4ry\nproof".to_owned()));
         builders.push(Session::builder(broken));
     }
