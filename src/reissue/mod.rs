@@ -13,6 +13,7 @@ mod json;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod unanswered;
 
 pub use cookie::CookieReissue;
 pub use function::ReissueFn;
