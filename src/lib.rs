@@ -274,7 +274,6 @@
 //! - A [`TokenStore`] is for one process. Several that share a login would need a store with a
 //!   claim on the reissue, which is not there yet: two of them can present one refresh token at the
 //!   same time.
-//! - The grants of OAuth 2.0 are not ready-made yet. [`reissue_fn`] can speak them.
 //! - The status of gRPC calls is not understood yet: a rejection is known by its HTTP status, its
 //!   headers or a code in a JSON body. Nor is `WWW-Authenticate` read.
 //! - A rejection inside a successful answer is sent again only if the request is marked
@@ -337,8 +336,12 @@ pub use future::ResponseFuture;
 pub use layer::TokenRefreshLayer;
 pub use origin::Origin;
 pub use recover::ReplaySafe;
+pub use reissue::ClientCredentials;
 pub use reissue::CookieReissue;
+pub use reissue::DpopRequest;
+pub use reissue::ErrorAnswer;
 pub use reissue::JsonReissue;
+pub use reissue::RefreshGrant;
 pub use reissue::Reissue;
 pub use reissue::ReissueError;
 pub use reissue::ReissueFn;

@@ -4,8 +4,6 @@
 //! (P6), and after a success that cannot be read the refresh token may be spent: that is *unknown*.
 //! No message quotes a body (P12): a code is named only where the user had named it before.
 
-use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -13,14 +11,14 @@ use http::HeaderMap;
 use http::StatusCode;
 use http::header;
 use jiff::Timestamp;
-use serde::de::DeserializeSeed;
-use serde::de::Deserializer;
-use serde::de::MapAccess;
-use serde::de::SeqAccess;
-use serde::de::Visitor;
 use serde_json::Value;
 
 use super::ReissueError;
+use super::ReissueErrorKind;
+use super::document::Document;
+use super::error_answer::ErrorAnswer;
+use super::error_answer::Hook;
+use super::exchange::Answer;
 use crate::error::BoxError;
 use crate::error::ConfigError;
 use crate::json;
@@ -29,32 +27,73 @@ use crate::token::AccessToken;
 use crate::token::RefreshToken;
 use crate::token::TokenSet;
 
+/// What the error codes of OAuth mean, on whatever status: RFC 6749 section 5.2; RFC 8707 section 2
+/// (`invalid_target`); RFC 9449 sections 5 and 8 (DPoP); RFC 8628 section 3.5 (`slow_down`). The two
+/// of servers in trouble are of the other endpoint (RFC 6749 section 4.1.2.1), and are met here too.
+pub(super) const OAUTH_CODES: [(&str, ReissueErrorKind); 12] = [
+    ("invalid_grant", ReissueErrorKind::Refused),
+    ("invalid_client", ReissueErrorKind::Misconfigured),
+    ("unauthorized_client", ReissueErrorKind::Misconfigured),
+    ("unsupported_grant_type", ReissueErrorKind::Misconfigured),
+    ("invalid_scope", ReissueErrorKind::Misconfigured),
+    ("invalid_target", ReissueErrorKind::Misconfigured),
+    ("invalid_request", ReissueErrorKind::Misconfigured),
+    ("invalid_dpop_proof", ReissueErrorKind::Misconfigured),
+    // Where it is met here, there is no nonce or no signer to use it.
+    ("use_dpop_nonce", ReissueErrorKind::Misconfigured),
+    ("temporarily_unavailable", ReissueErrorKind::Transient),
+    ("slow_down", ReissueErrorKind::Transient),
+    ("server_error", ReissueErrorKind::Unknown),
+];
+
 /// The issuer's contract: where its answers say what.
 pub(super) struct Contract {
     pub(super) access_token: Pointer,
     pub(super) lifetime: Pointer,
-    pub(super) expiry: Pointer,
+    pub(super) expiry: Option<Pointer>,
     pub(super) code: Pointer,
     pub(super) refused_codes: Vec<String>,
     pub(super) refused_statuses: Vec<StatusCode>,
-}
-
-impl Default for Contract {
-    fn default() -> Self {
-        Self {
-            access_token: Pointer::new("/accessToken"),
-            lifetime: Pointer::new("/expiresIn"),
-            expiry: Pointer::new("/accessTokenExpiresAt"),
-            code: Pointer::new("/code"),
-            refused_codes: Vec::new(),
-            refused_statuses: Vec::new(),
-        }
-    }
+    /// What the codes mean that a standard has fixed.
+    pub(super) codes: &'static [(&'static str, ReissueErrorKind)],
+    /// The types of token that can be used, where answers name one. Upper or lower case.
+    pub(super) token_types: Option<Vec<String>>,
+    /// Is asked first.
+    pub(super) on_error: Option<Hook>,
 }
 
 impl Contract {
+    /// A contract that is the user's to describe.
+    pub(super) fn home_made() -> Self {
+        Self {
+            access_token: Pointer::new("/accessToken"),
+            lifetime: Pointer::new("/expiresIn"),
+            expiry: Some(Pointer::new("/accessTokenExpiresAt")),
+            code: Pointer::new("/code"),
+            refused_codes: Vec::new(),
+            refused_statuses: Vec::new(),
+            codes: &[],
+            token_types: None,
+            on_error: None,
+        }
+    }
+
+    /// RFC 6749 sections 5.1 and 5.2, with the token types of RFC 6750 and RFC 9449.
+    pub(super) fn oauth() -> Self {
+        Self {
+            access_token: Pointer::new("/access_token"),
+            lifetime: Pointer::new("/expires_in"),
+            expiry: None,
+            code: Pointer::new("/error"),
+            codes: &OAUTH_CODES,
+            token_types: Some(vec!["Bearer".to_owned(), "DPoP".to_owned()]),
+            ..Self::home_made()
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let pointers = [&self.access_token, &self.lifetime, &self.expiry, &self.code];
+        let pointers = [&self.access_token, &self.lifetime, &self.code];
+        let pointers = pointers.into_iter().chain(&self.expiry);
         pointers.into_iter().try_for_each(Pointer::check)?;
         // P6: these never end a session, whatever the user thinks of the issuer.
         let impossible = |status: &&StatusCode| {
@@ -74,19 +113,45 @@ impl Contract {
             return true;
         }
         let may_hold_code = json::MediaType::of(headers) != json::MediaType::Other;
-        may_hold_code && json::is_plain(headers) && !self.refused_codes.is_empty()
+        let is_asked =
+            !self.refused_codes.is_empty() || !self.codes.is_empty() || self.on_error.is_some();
+        may_hold_code && json::is_plain(headers) && is_asked
     }
 
-    /// What an answer means that is no success; `body` where it was wanted and could be read.
-    pub(super) fn failure(
-        &self,
-        status: StatusCode,
-        headers: &HeaderMap,
-        body: Option<&[u8]>,
-    ) -> ReissueError {
-        if let Some(code) = body.and_then(|body| self.refused_code(body)) {
-            return ReissueError::refused(format!("it answered {status} with the code {code:?}"));
-        }
+    /// An answer without tokens, as codes and the user's hook judge it.
+    pub(super) fn error_answer<'a>(&self, answer: &'a Answer) -> ErrorAnswer<'a> {
+        let document = answer.document.as_ref().ok();
+        ErrorAnswer::new(answer.status, &answer.headers, document, &self.code)
+    }
+
+    /// What an answer means that is no success.
+    pub(super) fn failure(&self, answer: &Answer) -> ReissueError {
+        let known = self.by_code(&self.error_answer(answer));
+        known.unwrap_or_else(|| self.by_status(answer.status, &answer.headers))
+    }
+
+    /// What the user's hook says, and then the code.
+    fn by_code(&self, answer: &ErrorAnswer<'_>) -> Option<ReissueError> {
+        let told = self.on_error.as_ref().and_then(|hook| hook(answer));
+        let error = told.or_else(|| self.by_known_code(answer))?;
+        Some(match error.retry_after {
+            None if error.is_transient() => later(error, answer.headers()),
+            _ => error,
+        })
+    }
+
+    fn by_known_code(&self, answer: &ErrorAnswer<'_>) -> Option<ReissueError> {
+        let code = answer.code()?;
+        let mut refused = self.refused_codes.iter();
+        let refused = refused.find(|known| **known == code);
+        let refused = refused.map(|known| (known.as_str(), ReissueErrorKind::Refused));
+        let mut fixed = self.codes.iter();
+        let (code, kind) = refused.or_else(|| fixed.find(|(known, _)| *known == code).copied())?;
+        let message = format!("it answered {} with the code {code:?}", answer.status());
+        Some(ReissueError::new(kind, message))
+    }
+
+    fn by_status(&self, status: StatusCode, headers: &HeaderMap) -> ReissueError {
         let answered = format!("it answered {status}");
         match status.as_u16() {
             _ if self.refused_statuses.contains(&status) => ReissueError::refused(answered),
@@ -95,55 +160,92 @@ impl Contract {
             300..400 => ReissueError::misconfigured(format!(
                 "{answered}: redirects are not followed, so give the address it moved to"
             )),
-            400..500 => ReissueError::misconfigured(format!(
+            400..500 if self.codes.is_empty() => ReissueError::misconfigured(format!(
                 "{answered}, without a code that was named as a refusal; if it refused the refresh \
                  token, name its code with refused(…) or this status with refused_status(…)"
             )),
+            400..500 => ReissueError::misconfigured(format!(
+                "{answered}, without an error code of OAuth; what it means can be told with \
+                 on_error(…)"
+            )),
             _ => ReissueError::unknown(answered),
         }
-    }
-
-    fn refused_code(&self, body: &[u8]) -> Option<&str> {
-        let document = Document::parse(body).ok().filter(Document::is_unique)?;
-        let code = json::code(self.code.get(&document.value)?)?;
-        let mut refused = self.refused_codes.iter();
-        refused.find(|known| **known == code).map(String::as_str)
     }
 
     /// What a success means, given the new refresh token it brought in whatever way: if there are
     /// no tokens to be had, that one must not be lost all the same.
     pub(super) fn success(
         &self,
-        document: Result<Document, BoxError>,
+        answer: Answer,
         rotated: Result<Option<RefreshToken>, BoxError>,
     ) -> Result<TokenSet, ReissueError> {
+        if matches!(rotated, Ok(None))
+            && let Some(error) = self.disguised(&answer)
+        {
+            return Err(error);
+        }
+        let document = answer.document.map_err(ReissueError::unknown);
         match (document.and_then(|document| self.tokens(document)), rotated) {
             (Ok(tokens), Ok(None)) => Ok(tokens),
             (Ok(tokens), Ok(Some(rotated))) => tokens
                 .with_refresh_token(rotated)
                 .map_err(ReissueError::unknown),
-            (Err(defect), Ok(Some(rotated))) => {
-                Err(ReissueError::unknown(defect).with_refresh_token(rotated))
-            }
-            (Err(defect), _) | (_, Err(defect)) => Err(ReissueError::unknown(defect)),
+            (Err(error), Ok(Some(rotated))) => Err(error.with_refresh_token(rotated)),
+            (_, Err(defect)) => Err(ReissueError::unknown(defect)),
+            (Err(error), Ok(None)) => Err(error),
         }
     }
 
-    fn tokens(&self, mut document: Document) -> Result<TokenSet, BoxError> {
+    /// An error in the clothes of a success: some issuers answer everything with 200.
+    fn disguised(&self, answer: &Answer) -> Option<ReissueError> {
+        let document = answer.document.as_ref().ok()?;
+        if self.access_token.get(&document.value).is_some() {
+            return None;
+        }
+        let answer = self.error_answer(answer);
+        answer.code().is_some().then(|| self.by_code(&answer))?
+    }
+
+    fn tokens(&self, mut document: Document) -> Result<TokenSet, ReissueError> {
         let access_token = self.access_token(&mut document);
         if !document.is_unique() {
-            return Err(
-                "its answer gives a member twice, so that it has no certain meaning".into(),
-            );
+            return Err(ReissueError::unknown(
+                "its answer gives a member twice, so that it has no certain meaning",
+            ));
         }
-        let mut tokens = TokenSet::new(access_token?)?;
-        if let Some(lifetime) = expiry(&document, &self.lifetime, seconds) {
+        let tokens = access_token.and_then(|token| Ok(TokenSet::new(token)?));
+        let mut tokens = tokens.map_err(ReissueError::unknown)?;
+        self.check_type(&document)?;
+        if let Some(lifetime) = expiry(&document, Some(&self.lifetime), seconds) {
             tokens = tokens.with_expires_in(lifetime);
         }
-        if let Some(expiry) = expiry(&document, &self.expiry, moment) {
+        if let Some(expiry) = expiry(&document, self.expiry.as_ref(), moment) {
             tokens = tokens.with_expires_at(expiry);
         }
         Ok(tokens)
+    }
+
+    /// RFC 6749 section 7.1: a token of a type that is not understood is not used. As with the
+    /// refresh token, an empty type is none.
+    fn check_type(&self, document: &Document) -> Result<(), ReissueError> {
+        let Some(types) = &self.token_types else {
+            return Ok(());
+        };
+        let understood = match document.value.get("token_type") {
+            None | Some(Value::Null) => true,
+            Some(Value::String(text)) => {
+                let is_it = |known: &String| known.eq_ignore_ascii_case(text);
+                text.is_empty() || types.iter().any(is_it)
+            }
+            Some(_) => false,
+        };
+        if understood {
+            return Ok(());
+        }
+        Err(ReissueError::misconfigured(
+            "the type of its access token is not understood; if the session sends such a token as \
+             it should be, name the type with token_type(…)",
+        ))
     }
 
     fn access_token(&self, document: &mut Document) -> Result<AccessToken, BoxError> {
@@ -183,7 +285,12 @@ fn no_text(what: &str, pointer: &Pointer) -> BoxError {
 }
 
 /// An expiry is a convenience: without one the server decides.
-fn expiry<T>(document: &Document, pointer: &Pointer, read: fn(&Value) -> Option<T>) -> Option<T> {
+fn expiry<T>(
+    document: &Document,
+    pointer: Option<&Pointer>,
+    read: fn(&Value) -> Option<T>,
+) -> Option<T> {
+    let pointer = pointer?;
     let value = pointer.get(&document.value)?;
     let expiry = read(value);
     if expiry.is_none() {
@@ -232,141 +339,12 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     at.duration_since(now).ok()
 }
 
-/// A JSON document, and the names that some object in it has twice.
-pub(super) struct Document {
-    value: Value,
-    repeated: BTreeSet<String>,
-}
-
-impl Document {
-    pub(super) fn parse(text: &[u8]) -> Result<Self, BoxError> {
-        if text.trim_ascii().is_empty() {
-            return Err("its answer is empty".into());
-        }
-        // Neither error of the parser goes further: they are about the body.
-        let broken = |error: serde_json::Error| {
-            if error.is_eof() {
-                "the JSON of its answer breaks off"
-            } else {
-                "its answer is no JSON, or nests too deep"
-            }
-        };
-        let value = serde_json::from_slice(text).map_err(broken)?;
-        let mut repeated = BTreeSet::new();
-        let names = Repeated(&mut repeated);
-        let mut reader = serde_json::Deserializer::from_slice(text);
-        names.deserialize(&mut reader).map_err(broken)?;
-        Ok(Self { value, repeated })
-    }
-
-    fn is_unique(&self) -> bool {
-        self.repeated.is_empty()
-    }
-
-    /// A value whose name occurs twice is none: nobody can say which was meant.
-    fn take(&mut self, pointer: &Pointer) -> Option<Value> {
-        let certain = !pointer.names().any(|name| self.repeated.contains(&name));
-        certain.then(|| pointer.take(&mut self.value)).flatten()
-    }
-}
-
-/// Collects the names that an object has twice, at every depth. Parsers disagree on what such a
-/// document says, `serde_json` takes the last; so two programs could read two tokens in it.
-struct Repeated<'a>(&'a mut BTreeSet<String>);
-
-impl<'de> DeserializeSeed<'de> for Repeated<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Repeated<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut names = BTreeSet::new();
-        while let Some(name) = map.next_key::<String>()? {
-            map.next_value_seed(Repeated(&mut *self.0))?;
-            if let Some(name) = names.replace(name) {
-                self.0.insert(name);
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(Repeated(&mut *self.0))?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
     use serde_json::json;
 
     use super::*;
-
-    fn repeated(text: &str) -> Vec<String> {
-        let document = Document::parse(text.as_bytes());
-        document.unwrap().repeated.into_iter().collect()
-    }
-
-    // shows S8
-    #[test]
-    fn a_repeated_member_is_found_at_every_depth() {
-        assert_eq!(
-            repeated(r#"{"a":1,"b":[1,-1,1.5,"a",true,null],"c":{"a":1}}"#),
-            [""; 0]
-        );
-        assert_eq!(repeated(r#"{"a":1,"a":1}"#), ["a"]);
-        assert_eq!(
-            repeated(r#"{"a":1,"\u0061":1}"#),
-            ["a"],
-            "however it is written"
-        );
-        assert_eq!(repeated(r#"[{"x":[{"b":{},"b":{}}]}]"#), ["b"]);
-        assert_eq!(repeated(r#"{"a":{"b":1,"b":1},"a":{}}"#), ["a", "b"]);
-    }
-
-    // shows S8
-    #[test]
-    fn deep_nesting_is_refused() {
-        let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
-        assert!(Document::parse(deep(100).as_bytes()).is_ok());
-        assert!(Document::parse(deep(10_000).as_bytes()).is_err());
-        assert!(Document::parse("{\"a\":".repeat(10_000).as_bytes()).is_err());
-    }
 
     #[test]
     fn a_lifetime_is_a_number_of_seconds_or_the_text_of_one() {
@@ -432,7 +410,7 @@ mod tests {
         for number in 100..600 {
             let contract = Contract {
                 refused_statuses: vec![StatusCode::from_u16(number).unwrap()],
-                ..Contract::default()
+                ..Contract::home_made()
             };
             let possible = (400..500).contains(&number) && ![408, 429].contains(&number);
             assert_eq!(contract.check().is_ok(), possible, "{number}");

@@ -12,9 +12,11 @@ use http::header;
 use super::Reissue;
 use super::ReissueError;
 use super::ReissueRequest;
+use super::answer::Contract;
 use super::exchange::Exchange;
 use super::exchange::secret_value;
-use super::settings::settings;
+use super::settings::client_settings;
+use super::settings::json_settings;
 use crate::error::BoxError;
 use crate::error::ConfigError;
 use crate::token::RefreshToken;
@@ -49,9 +51,11 @@ pub struct CookieReissue {
     cookie: String,
 }
 
-settings!(CookieReissue {
+client_settings!(CookieReissue, Contract::home_made() => {
     cookie: "refreshToken".to_owned()
 });
+
+json_settings!(CookieReissue);
 
 impl CookieReissue {
     /// The cookie's name: `refreshToken` unless set.
@@ -77,9 +81,9 @@ impl CookieReissue {
 impl Reissue for CookieReissue {
     async fn reissue(&self, request: ReissueRequest) -> Result<TokenSet, ReissueError> {
         self.check().map_err(ReissueError::misconfigured)?;
-        let success = self.exchange.send(self.request(&request)?).await?;
-        let rotated = rotated(&success.headers, &self.cookie, SystemTime::now());
-        self.exchange.contract.success(success.document, rotated)
+        let answer = self.exchange.send(self.request(&request)?).await?;
+        let rotated = rotated(&answer.headers, &self.cookie, SystemTime::now());
+        self.exchange.contract.success(answer, rotated)
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -87,7 +91,7 @@ impl Reissue for CookieReissue {
             let message = format!("{:?} is no name of a cookie", self.cookie);
             return Err(ConfigError::new(message));
         }
-        self.exchange.check(Some(&header::COOKIE))
+        self.exchange.check([&header::COOKIE])
     }
 }
 

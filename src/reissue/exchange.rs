@@ -16,6 +16,7 @@ use http::HeaderValue;
 use http::Method;
 use http::Request;
 use http::Response;
+use http::StatusCode;
 use http::Uri;
 use http::header;
 use http_body::Body;
@@ -29,7 +30,7 @@ use zeroize::Zeroizing;
 
 use super::ReissueError;
 use super::answer::Contract;
-use super::answer::Document;
+use super::document::Document;
 use super::unanswered::unanswered;
 use crate::attach;
 use crate::attach::WithoutToken;
@@ -41,8 +42,8 @@ use crate::origin::check_endpoint;
 /// The most that is read of an answer. Tokens are some kilobytes at the most.
 const LIMIT: usize = 1 << 20;
 
-type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
-type Pending = Pin<Box<dyn Future<Output = Result<Answer, ReissueError>> + Send>>;
+type Unread = Response<UnsyncBoxBody<Bytes, BoxError>>;
+type Pending = Pin<Box<dyn Future<Output = Result<Unread, ReissueError>> + Send>>;
 type Client = Box<dyn Fn(Request<Bytes>) -> Pending + Send>;
 
 /// A client, the address of the issuer, and the issuer's contract.
@@ -55,14 +56,15 @@ pub(super) struct Exchange {
     pub(super) contract: Contract,
 }
 
-/// A success of the issuer. Its body may be of no use while its headers are.
-pub(super) struct Success {
+/// An answer of the issuer. Its body may be of no use while its headers are.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) document: Result<Document, BoxError>,
 }
 
 impl Exchange {
-    pub(super) fn post<C, B, RB>(uri: &str, client: C) -> Self
+    pub(super) fn post<C, B, RB>(uri: &str, client: C, contract: Contract) -> Self
     where
         C: Service<Request<B>, Response = Response<RB>> + Clone + Send + 'static,
         C::Error: Into<BoxError>,
@@ -86,7 +88,7 @@ impl Exchange {
             uri: uri.parse().map_err(no_uri),
             headers: Ok(HeaderMap::new()),
             plain_http_allowed: false,
-            contract: Contract::default(),
+            contract,
         }
     }
 
@@ -114,8 +116,11 @@ impl Exchange {
         }
     }
 
-    /// `own` is the header that the reissuer itself puts the refresh token into.
-    pub(super) fn check(&self, own: Option<&HeaderName>) -> Result<(), ConfigError> {
+    /// `own` are the headers that the reissuer itself writes, besides those of every reissue.
+    pub(super) fn check<'a>(
+        &self,
+        own: impl IntoIterator<Item = &'a HeaderName>,
+    ) -> Result<(), ConfigError> {
         check_endpoint(self.uri()?, self.plain_http_allowed)?;
         self.contract.check()?;
         let headers = self.headers()?;
@@ -137,7 +142,7 @@ impl Exchange {
         }
     }
 
-    fn uri(&self) -> Result<&Uri, ConfigError> {
+    pub(super) fn uri(&self) -> Result<&Uri, ConfigError> {
         self.uri.as_ref().map_err(ConfigError::clone)
     }
 
@@ -164,21 +169,32 @@ impl Exchange {
     }
 
     /// Sends it once, and gives back what is a success by its status.
-    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Success, ReissueError> {
+    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Answer, ReissueError> {
+        self.judge(self.ask(request).await?)
+    }
+
+    /// Sends it once, and reads as much of the answer as is wanted.
+    pub(super) async fn ask(&self, request: Request<Bytes>) -> Result<Answer, ReissueError> {
         let (head, body) = self.start(request).await?.into_parts();
         let text = if self.contract.wants_body(head.status, &head.headers) {
             read(&head.headers, body).await
         } else {
             Err("its body was not read".into())
         };
-        if !head.status.is_success() {
-            let text = text.as_ref().map(|text| text.as_slice()).ok();
-            return Err(self.contract.failure(head.status, &head.headers, text));
-        }
-        Ok(Success {
+        Ok(Answer {
+            status: head.status,
             headers: head.headers,
             document: text.and_then(|text| Document::parse(&text)),
         })
+    }
+
+    /// Lets through what is a success by its status.
+    pub(super) fn judge(&self, answer: Answer) -> Result<Answer, ReissueError> {
+        if answer.status.is_success() {
+            Ok(answer)
+        } else {
+            Err(self.contract.failure(&answer))
+        }
     }
 
     fn start(&self, request: Request<Bytes>) -> Pending {

@@ -15,9 +15,11 @@ use super::Reissue;
 use super::ReissueError;
 use super::ReissueRequest;
 use super::answer;
+use super::answer::Contract;
 use super::exchange::Exchange;
 use super::exchange::secret_value;
-use super::settings::settings;
+use super::settings::client_settings;
+use super::settings::json_settings;
 use crate::error::ConfigError;
 use crate::json::Pointer;
 use crate::token::TokenSet;
@@ -55,12 +57,13 @@ use crate::token::TokenSet;
 ///
 /// | answer | means |
 /// |---|---|
-/// | an error with a code that was named with [`refused`](Self::refused), or with a status that was named with [`refused_status`](Self::refused_status) | [refused](ReissueError::refused) |
+/// | an error, or a success without tokens, with a code that was named with [`refused`](Self::refused); an error with a status that was named with [`refused_status`](Self::refused_status) | [refused](ReissueError::refused) |
 /// | 429, 503; the connection was refused | [transient](ReissueError::transient), with `Retry-After` |
 /// | a redirect (none is followed), any other 4xx but 408 | [misconfigured](ReissueError::misconfigured) |
 /// | any other 5xx, 408; no answer; a success that cannot be read: no JSON, cut off, over 1 MiB, compressed, with a member given twice, without an access token | [unknown](ReissueError::unknown), with the new refresh token if there is one |
 ///
-/// So nothing ends a session before a code or a status has been named.
+/// So nothing ends a session before a code or a status has been named. Where the table is wrong for
+/// an issuer, [`on_error`](Self::on_error) goes before it.
 pub struct JsonReissue {
     exchange: Exchange,
     /// The name of the member; without one it goes in a header.
@@ -68,10 +71,12 @@ pub struct JsonReissue {
     refresh_token: Pointer,
 }
 
-settings!(JsonReissue {
+client_settings!(JsonReissue, Contract::home_made() => {
     in_body: None,
     refresh_token: Pointer::new("/refreshToken")
 });
+
+json_settings!(JsonReissue);
 
 impl JsonReissue {
     /// Sends the refresh token as this member of the body, and no `Authorization` header.
@@ -110,9 +115,9 @@ impl JsonReissue {
 impl Reissue for JsonReissue {
     async fn reissue(&self, request: ReissueRequest) -> Result<TokenSet, ReissueError> {
         self.check().map_err(ReissueError::misconfigured)?;
-        let mut success = self.exchange.send(self.request(&request)?).await?;
-        let rotated = answer::refresh_token(&mut success.document, &self.refresh_token);
-        self.exchange.contract.success(success.document, rotated)
+        let mut answer = self.exchange.send(self.request(&request)?).await?;
+        let rotated = answer::refresh_token(&mut answer.document, &self.refresh_token);
+        self.exchange.contract.success(answer, rotated)
     }
 
     fn check(&self) -> Result<(), ConfigError> {

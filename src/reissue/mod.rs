@@ -6,19 +6,29 @@
 //! *transient*, *misconfigured* and *unknown*. See [`ReissueError`].
 
 mod answer;
+mod client_credentials;
 mod cookie;
+mod document;
+mod dpop;
+mod error_answer;
 mod exchange;
 mod function;
+mod grant;
 mod json;
+mod refresh_grant;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod unanswered;
 
+pub use client_credentials::ClientCredentials;
 pub use cookie::CookieReissue;
+pub use dpop::DpopRequest;
+pub use error_answer::ErrorAnswer;
 pub use function::ReissueFn;
 pub use function::reissue_fn;
 pub use json::JsonReissue;
+pub use refresh_grant::RefreshGrant;
 
 use std::error::Error;
 use std::fmt;
