@@ -82,10 +82,9 @@ impl Exchange {
                 Ok(answer.map_err(unanswered)?.map(erase_body))
             })
         });
-        let no_uri = |_| ConfigError::new("the issuer's address is no URI");
         Self {
             client: Mutex::new(client),
-            uri: uri.parse().map_err(no_uri),
+            uri: endpoint(uri),
             headers: Ok(HeaderMap::new()),
             plain_http_allowed: false,
             contract,
@@ -201,6 +200,15 @@ impl Exchange {
         let client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         client(request)
     }
+}
+
+fn endpoint(uri: &str) -> Result<Uri, ConfigError> {
+    // `Uri` would drop it, and whoever wrote it meant something (RFC 6749 section 3.2).
+    if uri.contains('#') {
+        return Err(ConfigError::new("the issuer's address has a fragment"));
+    }
+    let no_uri = |_| ConfigError::new("the issuer's address is no URI");
+    uri.parse().map_err(no_uri)
 }
 
 /// Gives the body its limit on the way.

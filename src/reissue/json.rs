@@ -58,12 +58,30 @@ use crate::token::TokenSet;
 /// | answer | means |
 /// |---|---|
 /// | an error, or a success without tokens, with a code that was named with [`refused`](Self::refused); an error with a status that was named with [`refused_status`](Self::refused_status) | [refused](ReissueError::refused) |
-/// | 429, 503; the connection was refused | [transient](ReissueError::transient), with `Retry-After` |
+/// | 429, 503; [no answer](#when-there-is-no-answer), and the issuer never had the request | [transient](ReissueError::transient), with `Retry-After` |
 /// | a redirect (none is followed), any other 4xx but 408 | [misconfigured](ReissueError::misconfigured) |
-/// | any other 5xx, 408; no answer; a success that cannot be read: no JSON, cut off, over 1 MiB, compressed, with a member given twice, without an access token | [unknown](ReissueError::unknown), with the new refresh token if there is one |
+/// | any other 5xx, 408; any other case without an answer; a success that cannot be read: no JSON, cut off, over 1 MiB, compressed, with a member given twice, without an access token | [unknown](ReissueError::unknown), with the new refresh token if there is one |
 ///
 /// So nothing ends a session before a code or a status has been named. Where the table is wrong for
 /// an issuer, [`on_error`](Self::on_error) goes before it.
+///
+/// # When there is no answer
+///
+/// The client's error decides whether the issuer can have seen the refresh token. It has not where
+///
+/// - the connection was refused, or no local port was free for it;
+/// - tower's `LoadShed` did not let the request through, or the client did not become ready for it;
+/// - with the feature `hyper`, for the clients of hyper, hyper-util and reqwest: looking up the name,
+///   connecting or the TLS handshake failed; the request had not been begun when its connection
+///   closed; the issuer refused the stream (`REFUSED_STREAM`, RFC 9113 section 8.7).
+///
+/// That is transient. It is unknown after everything else: a deadline, a reset, a connection that was
+/// closed after the request was written, a GOAWAY. So whoever uses one of these clients wants the
+/// feature `hyper`: without it, most of the list is unknown too, and the next try has to wait until it
+/// is certain that the first one is over.
+///
+/// The client should not send a request again by itself, unless it is certain that it was not
+/// processed. The client of hyper-util does no more than that.
 pub struct JsonReissue {
     exchange: Exchange,
     /// The name of the member; without one it goes in a header.

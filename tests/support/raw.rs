@@ -173,22 +173,27 @@ async fn serve(mut stream: TcpStream, book: Arc<Book>) {
 /// A head, and as much body as it announces, if that is wanted.
 async fn read_request(stream: &mut TcpStream, book: &Book) -> Option<String> {
     let mut bytes = Vec::new();
-    loop {
+    let mut wanted = None;
+    while wanted.is_none_or(|wanted| bytes.len() < wanted) {
         let mut piece = [0; 4096];
         let n = stream.read(&mut piece).await.ok().filter(|n| *n > 0)?;
         bytes.extend_from_slice(&piece[..n]);
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else {
-            continue;
-        };
-        let length = head.lines().find_map(|line| {
-            let line = line.to_ascii_lowercase();
-            line.strip_prefix("content-length:")?.trim().parse().ok()
-        });
-        if book.next(false).body_unread || body.len() >= length.unwrap_or(0) {
-            return Some(text);
+        if wanted.is_none() {
+            wanted = length(&bytes, !book.next(false).body_unread);
         }
     }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// How long a request is, with its body or without, once its head is there.
+fn length(bytes: &[u8], with_body: bool) -> Option<usize> {
+    let text = String::from_utf8_lossy(bytes);
+    let head = text.find("\r\n\r\n")? + 4;
+    let body = text[..head].lines().find_map(|line| {
+        let line = line.to_ascii_lowercase();
+        line.strip_prefix("content-length:")?.trim().parse().ok()
+    });
+    Some(head + body.filter(|_| with_body).unwrap_or(0))
 }
 
 /// An answer with a length.
