@@ -40,9 +40,13 @@ use support::Store;
 use tokio::sync::Semaphore;
 use tokio::time::advance;
 use tower::service_fn;
+use tower_token_refresh::ClientCredentials;
 use tower_token_refresh::CookieReissue;
 use tower_token_refresh::JsonReissue;
 use tower_token_refresh::RefreshError;
+use tower_token_refresh::RefreshGrant;
+use tower_token_refresh::Reissue;
+use tower_token_refresh::ReissueError;
 use tower_token_refresh::Session;
 
 const BOTH: [bool; 2] = [false, true];
@@ -55,13 +59,67 @@ fn cookie(uri: String, http: Http) -> CookieReissue {
     CookieReissue::post(uri, http).refused("T-003")
 }
 
+fn grant(uri: String, http: Http) -> RefreshGrant {
+    RefreshGrant::post(uri, http).basic("the-client", "CANARY-secret")
+}
+
+/// As RFC 6749 section 5.2 has it.
+fn oauth(status: u16, code: &str) -> Act {
+    let body = format!(r#"{{"error":"{code}","error_description":"CANARY"}}"#);
+    Act::json(status, body)
+}
+
 // ===== a refusal =====
+
+// shows section 3, row 1 (`invalid_grant`, any status; Auth0 sends 403), B56, P6, P7.
+#[tokio::test]
+async fn invalid_grant_ends_the_session_whatever_the_status() {
+    for http2 in BOTH {
+        for status in [200, 400, 401, 403, 404, 429, 500] {
+            let row = format!("{status}, http2 {http2}");
+            let scene = Scene::play(http2, [oauth(status, "invalid_grant")], grant).await;
+            scene.is_over(&row);
+            let again = scene.send().await;
+            assert!(again.why.unwrap().is_session_ended(), "{row}");
+            assert_eq!(scene.asked(), 1, "{row}");
+        }
+        // A home-made issuer's own codes are not those of OAuth.
+        let act = Act::json(401, r#"{"code":"invalid_grant","error":"invalid_grant"}"#);
+        let scene = Scene::play(http2, [act], json).await;
+        scene.is_kept(&format!("not OAuth, http2 {http2}"));
+    }
+}
+
+// shows section 3, row 2 (`invalid_grant` and a vendor's throttle sub-code, Entra AADSTS50196).
+#[tokio::test]
+async fn a_vendors_sub_code_makes_invalid_grant_transient() {
+    let with_hook = |uri: String, http: Http| {
+        grant(uri, http).on_error(|answer| {
+            let codes = answer.member("/error_codes")?.as_array()?;
+            let throttled = codes.contains(&50196.into());
+            throttled.then(|| ReissueError::transient("the issuer slows us down"))
+        })
+    };
+    for http2 in BOTH {
+        let row = format!("http2 {http2}");
+        let body = r#"{"error":"invalid_grant","error_codes":[50196],"suberror":"CANARY"}"#;
+        let act = Act::json(400, body).header("retry-after", "120");
+        let scene = Scene::play(http2, [act], with_hook).await;
+        scene.is_kept(&row);
+        assert!(scene.why().is_transient() && !scene.why().is_outcome_unknown());
+        assert!(scene.send().await.why.unwrap().is_transient(), "{row}");
+        assert_eq!(scene.asked(), 1, "{row}");
+        let body = r#"{"error":"invalid_grant","error_codes":[70008]}"#;
+        let scene = Scene::play(http2, [Act::json(400, body)], with_hook).await;
+        scene.is_over(&row);
+    }
+}
 
 // shows section 3, row 1 (`invalid_grant`, any status), B56, P6, P7: with the code that was named.
 #[tokio::test]
 async fn a_named_code_ends_the_session_whatever_the_status() {
     for http2 in BOTH {
-        for status in [400, 401, 403, 429, 500] {
+        for status in [200, 400, 401, 403, 429, 500] {
             let row = format!("{status}, http2 {http2}");
             let act = Act::json(status, r#"{"code":"T-003","message":"CANARY"}"#);
             let scene = Scene::play(http2, [act.clone()], json).await;
@@ -108,10 +166,10 @@ async fn a_refusal_while_the_store_holds_a_newer_pair_ends_nothing() {
 
 // ===== a mistake in the configuration =====
 
-async fn is_misconfigured(act: Act, row: &str) {
+async fn is_misconfigured<R: Reissue>(act: Act, reissue: fn(String, Http) -> R, row: &str) {
     for http2 in BOTH {
         let row = format!("{row}, http2 {http2}");
-        let scene = Scene::play(http2, [act.clone()], json).await;
+        let scene = Scene::play(http2, [act.clone()], reissue).await;
         scene.is_kept(&row);
         assert!(scene.why().is_misconfigured(), "{row}: {:?}", scene.why());
         assert_eq!(scene.session.stats().failures.misconfigured, 1, "{row}");
@@ -122,12 +180,43 @@ async fn is_misconfigured(act: Act, row: &str) {
     }
 }
 
-// shows section 3, row 3 (`invalid_client` and the like): codes that nobody named.
+// shows section 3, row 3 (`invalid_client` and the like): the refresh token is kept.
+#[tokio::test]
+async fn a_code_about_the_client_keeps_the_refresh_token() {
+    for code in [
+        "invalid_client",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+        "invalid_target",
+        "invalid_request",
+        "invalid_dpop_proof",
+        "CANARY",
+    ] {
+        for status in [400, 401] {
+            let row = format!("{status} {code}");
+            is_misconfigured(oauth(status, code), grant, &row).await;
+        }
+    }
+}
+
+// shows section 3, rows 1 and 3 for the grant of RFC 6749 section 4.4: there is no refresh token that
+// could be dead.
+#[tokio::test]
+async fn client_credentials_that_are_refused_end_nothing() {
+    let credentials =
+        |uri: String, http: Http| ClientCredentials::post(uri, http).basic("the-client", "CANARY");
+    for code in ["invalid_client", "invalid_grant", "unauthorized_client"] {
+        is_misconfigured(oauth(401, code), credentials, code).await;
+    }
+}
+
+// shows section 3, row 3: codes that nobody named.
 #[tokio::test]
 async fn a_code_that_nobody_named_keeps_the_refresh_token() {
     for status in [400, 401, 403] {
         let act = Act::json(status, r#"{"code":"CANARY"}"#);
-        is_misconfigured(act, &status.to_string()).await;
+        is_misconfigured(act, json, &status.to_string()).await;
     }
 }
 
@@ -138,7 +227,7 @@ async fn a_redirect_is_never_followed() {
     for status in [301, 302, 303, 307, 308] {
         let location = format!("http://{}/token", elsewhere.address);
         let act = Act::json(status, GOOD).header("location", location);
-        is_misconfigured(act, &status.to_string()).await;
+        is_misconfigured(act, json, &status.to_string()).await;
     }
     assert_eq!(elsewhere.connections(), 0);
 }
@@ -152,11 +241,91 @@ async fn a_wrong_address_or_method_keeps_the_refresh_token() {
         let act = Act::status(status)
             .header("content-type", "text/html")
             .body("<h1>T-003</h1>");
-        is_misconfigured(act, &status.to_string()).await;
+        is_misconfigured(act, json, &status.to_string()).await;
+    }
+}
+
+// ===== a nonce for the proof =====
+
+/// Signs with what it was given, in the place of a signature.
+fn signing(uri: String, http: Http) -> RefreshGrant {
+    let serial = AtomicUsize::new(0);
+    grant(uri, http).dpop(move |request| {
+        let id = serial.fetch_add(1, Ordering::Relaxed);
+        Ok(format!(
+            "id{id}.nonce-{}",
+            request.nonce().unwrap_or("none")
+        ))
+    })
+}
+
+/// The proofs that the issuer has seen.
+fn proofs(scene: &Scene) -> Vec<String> {
+    let of = |request: &String| {
+        let mut lines = request.lines();
+        let proof = lines.find_map(|line| line.strip_prefix("dpop: "));
+        proof.unwrap_or("none").to_owned()
+    };
+    scene.issuer.requests().iter().map(of).collect()
+}
+
+// shows section 3, row 4 (`use_dpop_nonce` and exactly one `DPoP-Nonce`): at once, with a new proof.
+#[tokio::test]
+async fn a_nonce_that_is_asked_for_is_given_at_once() {
+    let taken = || Act::json(200, r#"{"access_token":"new-access","token_type":"DPoP"}"#);
+    for http2 in BOTH {
+        let row = format!("http2 {http2}");
+        for status in [400, 401] {
+            let asking = oauth(status, "use_dpop_nonce").header("dpop-nonce", "n1");
+            let scene = Scene::play(http2, [asking, taken()], signing).await;
+            scene.is_replayed(&row);
+            assert_eq!(proofs(&scene), ["id0.nonce-none", "id1.nonce-n1"], "{row}");
+            assert_eq!(scene.session.stats().reissues, 1, "{row}: one conversation");
+        }
+    }
+}
+
+// shows section 3, row 4 (at most 1 per attempt; exactly one nonce; a signer).
+#[tokio::test]
+async fn a_nonce_is_given_once_and_only_where_it_is_certain() {
+    let asking = || oauth(400, "use_dpop_nonce");
+    for http2 in BOTH {
+        let row = format!("http2 {http2}");
+        let for_ever = asking().header("dpop-nonce", "n1");
+        let scene = Scene::play(http2, [for_ever.clone()], signing).await;
+        assert_eq!(scene.asked(), 2, "{row}");
+        scene.is_kept_after_all("old-refresh", &row);
+        assert!(scene.why().is_misconfigured(), "{row}");
+        let two = for_ever.clone().header("dpop-nonce", "n2");
+        for act in [asking(), two] {
+            let scene = Scene::play(http2, [act], signing).await;
+            scene.is_kept(&row);
+            assert!(scene.why().is_misconfigured(), "{row}");
+        }
+        let unsigned = Scene::play(http2, [for_ever], grant).await;
+        unsigned.is_kept(&row);
+        assert!(unsigned.why().is_misconfigured(), "{row}");
     }
 }
 
 // ===== not processed =====
+
+// shows section 3, row 5 (`temporarily_unavailable`), B55, B60.
+#[tokio::test]
+async fn an_issuer_that_says_it_is_unavailable_is_left_in_peace() {
+    for http2 in BOTH {
+        for code in ["temporarily_unavailable", "slow_down"] {
+            let row = format!("{code}, http2 {http2}");
+            let act = oauth(400, code).header("retry-after", "120");
+            let scene = Scene::play(http2, [act], grant).await;
+            scene.is_kept(&row);
+            assert!(scene.why().is_transient(), "{row}");
+            assert!(!scene.why().is_outcome_unknown(), "{row}");
+            assert!(scene.send().await.why.unwrap().is_transient(), "{row}");
+            assert_eq!(scene.asked(), 1, "{row}");
+        }
+    }
+}
 
 // shows section 3, row 5 (`429`, `503`, with or without `Retry-After`), B55, B60.
 #[tokio::test]
@@ -359,7 +528,7 @@ async fn a_success_without_an_access_token_ends_nothing() {
         r#"{"accessToken":null}"#,
         r#"{"accessToken":""}"#,
         r#"{"access_token":"CANARY"}"#,
-        r#"{"code":"T-003"}"#,
+        r#"{"code":"CANARY"}"#,
     ] {
         is_unknown(Act::json(200, body), body).await;
     }
@@ -440,6 +609,39 @@ async fn a_failing_issuer_ends_nothing() {
         for body in [r#"{"code":"CANARY"}"#, "<html>CANARY</html>", ""] {
             is_unknown(Act::json(status, body), &status.to_string()).await;
         }
+    }
+}
+
+// shows section 3, row 7 for OAuth: `server_error`, statuses without a code, and a defective success.
+#[tokio::test]
+async fn what_is_ambiguous_in_oauth_ends_nothing() {
+    for http2 in BOTH {
+        let html = |status| Act::status(status).body("<html>invalid_grant</html>");
+        let acts = [
+            oauth(400, "server_error"),
+            html(500),
+            html(502),
+            html(504),
+            html(200),
+            Act::json(200, "{}"),
+            Act::json(200, r#"{"access_token":""}"#),
+            Act::json(200, r#"{"access_token":"CANARY","access_token":"CANARY2"}"#),
+            Act::json(400, r#"{"error":"invalid_grant"}"#).then_close(),
+            Act::close(),
+            Act::reset(),
+        ];
+        for (n, act) in acts.into_iter().enumerate() {
+            let row = format!("{n}, http2 {http2}");
+            let scene = Scene::play(http2, [act], grant).await;
+            scene.is_kept(&row);
+            // Half a refusal is no more than its status.
+            let unknown = scene.why().is_outcome_unknown();
+            assert_eq!(unknown, n != 8, "{row}: {:?}", scene.why());
+        }
+        let act = Act::json(200, r#"{"refresh_token":"new-refresh"}"#);
+        let scene = Scene::play(http2, [act], grant).await;
+        scene.is_kept_with("new-refresh", &format!("http2 {http2}"));
+        assert!(scene.why().is_outcome_unknown());
     }
 }
 
