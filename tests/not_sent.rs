@@ -38,6 +38,8 @@ use tower::timeout::Timeout;
 use tower_token_refresh::BoxError;
 use tower_token_refresh::JsonReissue;
 use tower_token_refresh::RefreshError;
+use tower_token_refresh::RefreshGrant;
+use tower_token_refresh::Reissue;
 use tower_token_refresh::Session;
 use tower_token_refresh::TokenSet;
 
@@ -51,7 +53,7 @@ fn http(http2: bool) -> Http {
         .build_http()
 }
 
-async fn logged_in(reissue: JsonReissue) -> Session {
+async fn logged_in(reissue: impl Reissue) -> Session {
     let session = Session::builder(reissue).build().unwrap();
     let tokens = TokenSet::new("old-access").unwrap();
     let tokens = tokens.with_refresh_token("old-refresh").unwrap();
@@ -291,10 +293,11 @@ async fn a_request_that_was_shed_is_a_proof() {
 
 // ===== what looks like it =====
 
-// shows section 3, row 6 (GOAWAY), decided the other way: see `src/reissue/unanswered.rs`. The client
-// does not send it again by itself, whatever the last stream.
+// A GOAWAY that names our stream, or a later one, says that it may have been processed; and one that
+// leaves it out proves nothing about a head: see `src/reissue/unanswered.rs`. The client does not send
+// it again by itself, whatever the last stream.
 #[tokio::test]
-async fn a_goaway_is_no_proof() {
+async fn a_goaway_is_no_proof_where_the_token_is_in_the_head() {
     for last in [0, 1, 0x7fff_ffff] {
         let raw = RawH2::going_away(last).await;
         let outcome = refreshed(raw.address, http(true)).await;
@@ -305,6 +308,26 @@ async fn a_goaway_is_no_proof() {
     let raw = RawH2::scripted(acts).await;
     may_have_been_sent(refreshed(raw.address, http(true)).await, "at the stream");
     assert_eq!(raw.requests().len(), 1);
+}
+
+// shows section 3, row 6 (GOAWAY), RFC 9113 section 6.8.
+#[tokio::test]
+async fn a_goaway_that_leaves_the_stream_out_is_a_proof_where_the_token_is_in_the_body() {
+    for last in [0, 1, 0x7fff_ffff] {
+        let row = format!("last stream {last}");
+        let raw = RawH2::going_away(last).await;
+        let uri = format!("http://{}/token", raw.address);
+        let grant = RefreshGrant::post(&uri, http(true)).public_client("the-client");
+        let json = JsonReissue::post(&uri, http(true)).refresh_token_in_body("refreshToken");
+        for session in [logged_in(grant).await, logged_in(json).await] {
+            let outcome = session.refresh().await;
+            match last {
+                0 => was_not_sent(outcome, &row),
+                _ => may_have_been_sent(outcome, &row),
+            }
+        }
+        assert_eq!(raw.requests().len(), 2, "{row}");
+    }
 }
 
 // shows section 3, row 7 (timeout after sending): tower's own.

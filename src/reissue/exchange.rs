@@ -46,6 +46,10 @@ type Unread = Response<UnsyncBoxBody<Bytes, BoxError>>;
 type Pending = Pin<Box<dyn Future<Output = Result<Unread, ReissueError>> + Send>>;
 type Client = Box<dyn Fn(Request<Bytes>) -> Pending + Send>;
 
+/// An extension of a request that has no refresh token in its head.
+#[derive(Clone, Copy)]
+pub(super) struct TokenInBody;
+
 /// A client, the address of the issuer, and the issuer's contract.
 pub(super) struct Exchange {
     /// Behind a lock, as many a client is `Send` and not `Sync`; it is held to clone the client.
@@ -78,8 +82,10 @@ impl Exchange {
             Box::pin(async move {
                 // Nothing has been handed to a client that does not become ready.
                 let client = client.ready().await.map_err(ReissueError::transient)?;
+                let in_body = request.extensions().get::<TokenInBody>().is_some();
                 let answer = client.call(request.map(B::from)).await;
-                Ok(answer.map_err(unanswered)?.map(erase_body))
+                let answer = answer.map_err(|error| unanswered(error, in_body))?;
+                Ok(answer.map(erase_body))
             })
         });
         Self {

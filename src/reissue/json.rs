@@ -17,6 +17,7 @@ use super::ReissueRequest;
 use super::answer;
 use super::answer::Contract;
 use super::exchange::Exchange;
+use super::exchange::TokenInBody;
 use super::exchange::secret_value;
 use super::settings::client_settings;
 use super::settings::json_settings;
@@ -73,10 +74,11 @@ use crate::token::TokenSet;
 /// - tower's `LoadShed` did not let the request through, or the client did not become ready for it;
 /// - with the feature `hyper`, for the clients of hyper, hyper-util and reqwest: looking up the name,
 ///   connecting or the TLS handshake failed; the request had not been begun when its connection
-///   closed; the issuer refused the stream (`REFUSED_STREAM`, RFC 9113 section 8.7).
+///   closed; the issuer refused the stream (`REFUSED_STREAM`, RFC 9113 section 8.7); it sent a GOAWAY
+///   that leaves out the stream (section 6.8), and the refresh token was in the body.
 ///
 /// That is transient. It is unknown after everything else: a deadline, a reset, a connection that was
-/// closed after the request was written, a GOAWAY. So whoever uses one of these clients wants the
+/// closed after the request was written, any other GOAWAY. So whoever uses one of these clients wants the
 /// feature `hyper`: without it, most of the list is unknown too, and the next try has to wait until it
 /// is certain that the first one is over.
 ///
@@ -122,7 +124,9 @@ impl JsonReissue {
             .request(body.map_err(ReissueError::misconfigured)?)?;
         let json = HeaderValue::from_static("application/json");
         http.headers_mut().insert(header::CONTENT_TYPE, json);
-        if in_body.is_none() {
+        if in_body.is_some() {
+            http.extensions_mut().insert(TokenInBody);
+        } else {
             let bearer = secret_value("Bearer ", token)?;
             http.headers_mut().insert(header::AUTHORIZATION, bearer);
         }

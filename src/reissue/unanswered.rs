@@ -9,11 +9,12 @@
 //! - `HostUnreachable`, `NetworkUnreachable` and `TimedOut` of an [`io::Error`]: an established
 //!   connection ends with them too, after the request was written. Where a hyper client met them
 //!   while it connected, it says so.
-//! - An HTTP/2 GOAWAY. Streams above its last stream identifier were not processed (RFC 9113
-//!   section 6.8), and `h2` fails just those with it. But hyper asks `h2` once more whether the
-//!   connection is open after it has handed a request over, and a GOAWAY that was read in between,
-//!   on another thread, fails a request whose head is on its way; the GOAWAY that opens a graceful
-//!   shutdown allows every stream. The error does not tell the two apart.
+//! - An HTTP/2 GOAWAY, where the refresh token is in the head of the request. Streams above its last
+//!   stream identifier were not processed (RFC 9113 section 6.8), and `h2` fails just those with it.
+//!   But hyper asks `h2` once more whether the connection is open after it has handed a head over,
+//!   and before it touches the body. A GOAWAY that another thread has read in between fails a request
+//!   whose head is on its way, whatever the last stream; the error does not tell the two apart.
+//!   Neither lets an issuer have a token that is in the body.
 //! - A message that is incomplete: the peer closed a connection kept alive, before or after it had
 //!   read the request.
 
@@ -26,10 +27,10 @@ use tower::load_shed::error::Overloaded;
 use super::ReissueError;
 use crate::error::BoxError;
 
-/// A client's error in place of an answer.
-pub(super) fn unanswered(error: impl Into<BoxError>) -> ReissueError {
+/// A client's error in place of an answer, to a request whose refresh token was in its body or not.
+pub(super) fn unanswered(error: impl Into<BoxError>, token_in_body: bool) -> ReissueError {
     let error = error.into();
-    if causes(&*error).any(was_not_sent) {
+    if causes(&*error).any(|error| was_not_sent(error, token_in_body)) {
         ReissueError::transient(error)
     } else {
         ReissueError::unknown(error)
@@ -49,8 +50,8 @@ fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     }
 }
 
-fn was_not_sent(error: &(dyn Error + 'static)) -> bool {
-    is_of_connecting(error) || error.is::<Overloaded>() || is_of_hyper(error)
+fn was_not_sent(error: &(dyn Error + 'static), token_in_body: bool) -> bool {
+    is_of_connecting(error) || error.is::<Overloaded>() || is_of_hyper(error, token_in_body)
 }
 
 /// What only the attempt to connect can end with: refused, or no local port was free.
@@ -66,21 +67,21 @@ fn is_of_connecting(error: &(dyn Error + 'static)) -> bool {
 /// TCP, TLS), the request did not get as far as a connection, or the peer says that it was not
 /// processed (RFC 9113 section 8.7).
 #[cfg(feature = "hyper")]
-fn is_of_hyper(error: &(dyn Error + 'static)) -> bool {
+fn is_of_hyper(error: &(dyn Error + 'static), token_in_body: bool) -> bool {
     if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
         error.is_connect()
     } else if let Some(error) = error.downcast_ref::<hyper::Error>() {
         error.is_canceled()
     } else if let Some(error) = error.downcast_ref::<h2::Error>() {
-        let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        refused && error.is_reset() && error.is_remote()
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (refused || error.is_go_away() && token_in_body)
     } else {
         false
     }
 }
 
 #[cfg(not(feature = "hyper"))]
-fn is_of_hyper(_: &(dyn Error + 'static)) -> bool {
+fn is_of_hyper(_: &(dyn Error + 'static), _: bool) -> bool {
     false
 }
 
@@ -128,11 +129,11 @@ mod tests {
             io::ErrorKind::AddrNotAvailable,
         ] {
             for error in wrapped(|| io(kind)) {
-                assert!(unanswered(error).is_transient(), "{kind}");
+                assert!(unanswered(error, true).is_transient(), "{kind}");
             }
         }
         for error in wrapped(Overloaded::new) {
-            assert!(unanswered(error).is_transient());
+            assert!(unanswered(error, true).is_transient());
         }
     }
 
@@ -150,20 +151,20 @@ mod tests {
             io::ErrorKind::Other,
         ] {
             for error in wrapped(|| io(kind)) {
-                assert!(unanswered(error).is_unknown(), "{kind}");
+                assert!(unanswered(error, true).is_unknown(), "{kind}");
             }
         }
         for error in wrapped(Elapsed::new) {
-            assert!(unanswered(error).is_unknown());
+            assert!(unanswered(error, true).is_unknown());
         }
-        assert!(unanswered("gone").is_unknown());
+        assert!(unanswered("gone", true).is_unknown());
     }
 
     #[cfg(feature = "hyper")]
     #[test]
     fn a_reason_of_http2_without_a_frame_of_the_peer_proves_nothing() {
         for error in wrapped(|| h2::Error::from(h2::Reason::REFUSED_STREAM)) {
-            assert!(unanswered(error).is_unknown());
+            assert!(unanswered(error, true).is_unknown());
         }
     }
 }
