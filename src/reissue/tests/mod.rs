@@ -146,7 +146,7 @@ fn scripted(
     let replies: Arc<[Reply]> = replies.into_iter().collect();
     let client = service_fn(move |request| {
         let mut log = log.lock().unwrap();
-        let reply = replies.get(log.len()).or(replies.last()).unwrap();
+        let reply = replies.get(log.len()).or_else(|| replies.last()).unwrap();
         log.push(request);
         std::future::ready(Ok(reply.clone().response()))
     });
