@@ -19,6 +19,7 @@ use super::dpop::Sign;
 use super::dpop::Signer;
 use super::exchange::Answer;
 use super::exchange::Exchange;
+use super::exchange::TokenInBody;
 use super::exchange::secret_value;
 use crate::error::ConfigError;
 
@@ -164,6 +165,7 @@ impl Grant {
 
     fn request(&self, exchange: &Exchange, form: Bytes) -> Result<Request<Bytes>, ReissueError> {
         let mut http = exchange.request(form)?;
+        http.extensions_mut().insert(TokenInBody);
         let proof = match &self.signer {
             Some(signer) => Some(signer.proof(&Method::POST, http.uri())?),
             None => None,
