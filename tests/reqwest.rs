@@ -356,3 +356,42 @@ async fn an_issuer_that_cannot_be_reached_was_not_asked() -> Result<()> {
     assert!(!error.is_outcome_unknown(), "{error:?}");
     Ok(())
 }
+
+// shows P10: the caller finds the client's own error, and its own settings obeyed.
+#[tokio::test]
+async fn errors_and_settings_of_reqwest_pass_the_layer() -> Result<()> {
+    let session = session().await?;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let base = format!("http://{}", silent.local_addr()?);
+    let reqwest = reqwest(false);
+    let client = layered(&base, &session, http(reqwest.clone()));
+    let request = reqwest.get(&base).timeout(Duration::from_millis(50));
+    let error = send(&client, request).await.unwrap_err();
+    let error: &reqwest::Error = error.downcast_ref().context("another error")?;
+    assert!(error.is_timeout(), "{error:?}");
+    Ok(())
+}
+
+// shows B112: bodies that are all in memory may be of a type that says so.
+#[tokio::test]
+async fn a_body_in_memory_has_no_limit_where_its_type_says_so() -> Result<()> {
+    let (server, seen) = strict_server().await;
+    let session = session().await?;
+    let http = ServiceBuilder::new()
+        .filter(|request: Request<ReplayBody<Full<Bytes>>>| {
+            reqwest::Request::try_from(request.map(reqwest::Body::wrap))
+        })
+        .map_response(Response::<reqwest::Body>::from)
+        .service(reqwest(false));
+    let client = TokenRefreshLayer::new(&*server.base, session.clone())?.layer(http);
+    let whole = Bytes::from("x".repeat(200_000));
+    let request = Request::post(&server.base).body(Full::new(whole.clone()))?;
+    let response = client.oneshot(request).await;
+    assert_eq!(
+        response.map_err(anyhow::Error::from_boxed)?.status(),
+        StatusCode::OK
+    );
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() == 2 && seen.iter().all(|it| it.body == whole));
+    Ok(())
+}
