@@ -1,7 +1,9 @@
 //! Shows, over real connections, which answers of a server make the layer refresh and send again, and
 //! which it hands on: what the *server* counted decides.
 
-use std::convert::Infallible;
+#[path = "support/server.rs"]
+mod server;
+
 use std::sync::Arc;
 use std::sync::Mutex;
 
@@ -12,19 +14,15 @@ use http::HeaderValue;
 use http::Request;
 use http::Response;
 use http::StatusCode;
-use http::header::AUTHORIZATION;
 use http::header::CONTENT_TYPE;
 use http::header::WWW_AUTHENTICATE;
 use http_body_util::BodyExt;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use server::Server;
+use server::token;
 use tower::Layer;
 use tower::ServiceExt;
 use tower_token_refresh::Classify;
@@ -93,72 +91,25 @@ struct Seen {
     body: Bytes,
 }
 
-/// Takes the new token, and answers every other as it was told. HTTP/1 and HTTP/2.
-struct Server {
-    base: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
-    task: JoinHandle<()>,
-}
+type Log = Arc<Mutex<Vec<Seen>>>;
 
-impl Server {
-    async fn start(rejection: Rejection) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        let seen = Arc::<Mutex<Vec<Seen>>>::default();
-        let log = seen.clone();
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (log, rejection) = (log.clone(), rejection.clone());
-                let service =
-                    service_fn(move |request| answer(request, log.clone(), rejection.clone()));
-                tokio::spawn(async move {
-                    let builder = auto::Builder::new(TokioExecutor::new());
-                    // The client may leave as it likes.
-                    drop(
-                        builder
-                            .serve_connection(TokioIo::new(stream), service)
-                            .await,
-                    );
-                });
-            }
-        });
-        Self { base, seen, task }
-    }
-
-    fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
+/// Takes the new token, and answers every other as it was told.
 async fn answer(
     request: Request<Incoming>,
-    log: Arc<Mutex<Vec<Seen>>>,
+    log: Log,
     rejection: Rejection,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    let header = request.headers().get(AUTHORIZATION);
-    let token = header.map(|it| {
-        it.to_str()
-            .unwrap()
-            .trim_start_matches("Bearer ")
-            .to_owned()
-    });
-    let token = token.unwrap_or_default();
+) -> Response<Full<Bytes>> {
+    let token = token(&request);
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let is_good = token == "new";
     log.lock().unwrap().push(Seen { token, body });
     if is_good {
-        return Ok(Response::new("welcome".into()));
+        return Response::new("welcome".into());
     }
     let mut response = Response::new(rejection.body.into());
     *response.status_mut() = rejection.status;
     *response.headers_mut() = rejection.headers;
-    Ok(response)
+    response
 }
 
 /// What became of one POST.
@@ -198,7 +149,10 @@ async fn outcome<C>(rejection: &Rejection, classifier: C, http2: bool) -> Outcom
 where
     C: Classify + Clone + Send + Sync + 'static,
 {
-    let server = Server::start(rejection.clone()).await;
+    let log = Log::default();
+    let (seen, rejection) = (log.clone(), rejection.clone());
+    let server =
+        Server::start(move |request| answer(request, log.clone(), rejection.clone())).await;
     let reissue = reissue_fn(async |_| TokenSet::new("new").map_err(ReissueError::unknown));
     let session = Session::builder(reissue).build().unwrap();
     let tokens = TokenSet::new("old").unwrap().with_refresh_token("refresh");
@@ -217,7 +171,7 @@ where
         body: body.collect().await.unwrap().to_bytes(),
         why: head.extensions.get().cloned(),
         reissues: session.stats().reissues,
-        seen: server.seen(),
+        seen: seen.lock().unwrap().clone(),
     }
 }
 
