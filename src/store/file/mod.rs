@@ -273,3 +273,25 @@ impl fmt::Debug for FileStore {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    // shows P8: a write that was given up at its deadline, and gets its turn after a newer one.
+    #[test]
+    fn a_write_that_was_overtaken_does_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(folder.path().join("session.json"));
+        let save = |token| block_on(store.save(&TokenSet::new(token).unwrap())).unwrap();
+        store.shared.turn.lock().unwrap().written = 2;
+        save("first");
+        assert!(!store.path().exists());
+        save("second");
+        save("third");
+        let kept = block_on(store.load()).unwrap().unwrap();
+        assert_eq!(kept.access_token().expose(), "third");
+    }
+}
