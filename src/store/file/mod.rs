@@ -99,8 +99,7 @@ use crate::token::TokenSet;
 ///   them can present one refresh token, and the last to save wins. [Clone](Clone) the store, or the
 ///   [`Session`](crate::Session).
 /// - Network file systems: whether a rename is atomic there, and lasts, depends on the server.
-/// - Owner (other than the process's user), group, access control lists and hard links of the old
-///   file are not carried over.
+/// - Group, access control lists and hard links of the old file are not carried over.
 /// - The text is not encrypted, and whoever can write the folder can put back an older one.
 ///
 /// # Cancel safety
