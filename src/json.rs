@@ -1,10 +1,13 @@
-//! What classifiers and reissuers both want to know of an answer in JSON: whether it is one, and
-//! which code it carries.
+//! What classifiers, reissuers and stores all want to know of JSON: whether an answer is some, which
+//! code it carries, and what it says of a time.
 
 use std::borrow::Cow;
+use std::time::Duration;
+use std::time::SystemTime;
 
 use http::HeaderMap;
 use http::header;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::error::ConfigError;
@@ -63,6 +66,25 @@ pub(crate) fn code(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(code) => Some(Cow::Borrowed(code)),
         Value::Number(code) => Some(Cow::Owned(code.to_string())),
+        _ => None,
+    }
+}
+
+/// A lifetime in seconds.
+pub(crate) fn seconds(value: &Value) -> Option<Duration> {
+    let seconds = match value {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// A moment as RFC 3339 writes it, or in seconds since 1970.
+pub(crate) fn moment(value: &Value) -> Option<SystemTime> {
+    match value {
+        Value::Number(_) => SystemTime::UNIX_EPOCH.checked_add(seconds(value)?),
+        Value::String(text) => Some(text.trim().parse::<Timestamp>().ok()?.into()),
         _ => None,
     }
 }
@@ -173,6 +195,44 @@ mod tests {
         assert!(is_plain(&headers(header::CONTENT_ENCODING, "Identity")));
         for coding in ["gzip", "identity, gzip", "br"] {
             assert!(!is_plain(&headers(header::CONTENT_ENCODING, coding)));
+        }
+    }
+
+    #[test]
+    fn a_lifetime_is_a_number_of_seconds_or_the_text_of_one() {
+        let lifetime = |value: Value| seconds(&value);
+        assert_eq!(lifetime(json!(900)), Some(Duration::from_secs(900)));
+        assert_eq!(lifetime(json!("900")), Some(Duration::from_secs(900)));
+        assert_eq!(lifetime(json!(0.25)), Some(Duration::from_millis(250)));
+        for value in [
+            json!(-1),
+            json!("soon"),
+            json!("NaN"),
+            json!(1e300),
+            json!(true),
+            json!([]),
+        ] {
+            assert_eq!(lifetime(value.clone()), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_moment_is_rfc_3339_or_seconds_since_1970() {
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(moment(&json!("2001-09-09T01:46:40Z")), at(1_000_000_000));
+        assert_eq!(
+            moment(&json!("2001-09-09T03:46:40.000+02:00")),
+            at(1_000_000_000)
+        );
+        assert_eq!(moment(&json!(1_000_000_000)), at(1_000_000_000));
+        for value in [
+            json!("2001-09-09"),
+            json!("1000000000"),
+            json!(-1),
+            json!(1e300),
+            json!({}),
+        ] {
+            assert_eq!(moment(&value), None, "{value}");
         }
     }
 }

@@ -359,6 +359,8 @@ pub use session::Session;
 pub use session::SessionBuilder;
 pub use session::SessionExtension;
 pub use session::select_fn;
+#[cfg(feature = "file")]
+pub use store::FileStore;
 pub use store::MemoryStore;
 pub use store::TokenStore;
 pub use token::AccessToken;

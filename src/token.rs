@@ -258,6 +258,19 @@ impl TokenSet {
         self
     }
 
+    /// When the set was received, by the wall clock, in place of now. For stores, which restore what
+    /// they have saved. A time to come counts as now.
+    #[must_use]
+    pub fn with_obtained_at(mut self, at: SystemTime) -> Self {
+        let now = Now::read();
+        let age = now.wall.duration_since(at).unwrap_or_default();
+        self.obtained = Now {
+            instant: now.instant.checked_sub(age).unwrap_or(now.instant),
+            wall: now.wall - age,
+        };
+        self
+    }
+
     /// The token that stands in the header of each request.
     #[must_use]
     pub fn access_token(&self) -> &AccessToken {
@@ -277,6 +290,12 @@ impl TokenSet {
             Some(lifetime) => self.obtained.wall.checked_add(lifetime),
             None => self.expires_at,
         }
+    }
+
+    /// When the set was received, by the wall clock.
+    #[must_use]
+    pub fn obtained_at(&self) -> SystemTime {
+        self.obtained.wall
     }
 
     /// Whether the refresh token may be spent, as an answer of the issuer was lost.
@@ -529,6 +548,22 @@ mod tests {
         assert!(late.lifetime(Some(seconds(1)), &now).expires.passed(&now));
         let received = late.received(&now);
         assert_eq!(received.lifetime(Some(seconds(1)), &now), Lifetime::UNKNOWN);
+    }
+
+    #[test]
+    fn a_restored_set_is_as_old_as_it_was() {
+        let set = tokens().with_expires_in(seconds(600));
+        let hour_ago = set.obtained_at() - seconds(3600);
+        let old = set.clone().with_obtained_at(hour_ago);
+        assert_eq!(old.obtained_at(), hour_ago);
+        assert_eq!(old.expires_at(), Some(hour_ago + seconds(600)));
+        assert!(
+            old.lifetime(None, &Now::read())
+                .lived_out
+                .is_some_and(|due| due.passed_by_now())
+        );
+        let to_come = set.with_obtained_at(SystemTime::now() + seconds(3600));
+        assert!(to_come.obtained_at() <= SystemTime::now());
     }
 
     #[test]

@@ -11,7 +11,6 @@ use std::time::SystemTime;
 use http::HeaderMap;
 use http::StatusCode;
 use http::header;
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::ReissueError;
@@ -24,6 +23,8 @@ use crate::error::BoxError;
 use crate::error::ConfigError;
 use crate::json;
 use crate::json::Pointer;
+use crate::json::moment;
+use crate::json::seconds;
 use crate::token::AccessToken;
 use crate::token::RefreshToken;
 use crate::token::TokenSet;
@@ -304,25 +305,6 @@ fn expiry<T>(
     expiry
 }
 
-/// A lifetime in seconds.
-fn seconds(value: &Value) -> Option<Duration> {
-    let seconds = match value {
-        Value::Number(number) => number.as_f64()?,
-        Value::String(text) => text.trim().parse().ok()?,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
-/// A moment as RFC 3339 writes it, or in seconds since 1970.
-fn moment(value: &Value) -> Option<SystemTime> {
-    match value {
-        Value::Number(_) => SystemTime::UNIX_EPOCH.checked_add(seconds(value)?),
-        Value::String(text) => Some(text.trim().parse::<Timestamp>().ok()?.into()),
-        _ => None,
-    }
-}
-
 /// Adds `Retry-After` (RFC 9110 section 10.2.3), unless it is nonsense or past.
 fn later(error: ReissueError, headers: &HeaderMap) -> ReissueError {
     match retry_after(headers, SystemTime::now()) {
@@ -343,47 +325,8 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
-    use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn a_lifetime_is_a_number_of_seconds_or_the_text_of_one() {
-        let lifetime = |value: Value| seconds(&value);
-        assert_eq!(lifetime(json!(900)), Some(Duration::from_secs(900)));
-        assert_eq!(lifetime(json!("900")), Some(Duration::from_secs(900)));
-        assert_eq!(lifetime(json!(0.25)), Some(Duration::from_millis(250)));
-        for value in [
-            json!(-1),
-            json!("soon"),
-            json!("NaN"),
-            json!(1e300),
-            json!(true),
-            json!([]),
-        ] {
-            assert_eq!(lifetime(value.clone()), None, "{value}");
-        }
-    }
-
-    #[test]
-    fn a_moment_is_rfc_3339_or_seconds_since_1970() {
-        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(moment(&json!("2001-09-09T01:46:40Z")), at(1_000_000_000));
-        assert_eq!(
-            moment(&json!("2001-09-09T03:46:40.000+02:00")),
-            at(1_000_000_000)
-        );
-        assert_eq!(moment(&json!(1_000_000_000)), at(1_000_000_000));
-        for value in [
-            json!("2001-09-09"),
-            json!("1000000000"),
-            json!(-1),
-            json!(1e300),
-            json!({}),
-        ] {
-            assert_eq!(moment(&value), None, "{value}");
-        }
-    }
 
     // shows B60
     #[test]

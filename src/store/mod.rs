@@ -4,8 +4,12 @@
 //! `save`: a claim on the reissue, which only a compare-and-set can give. The coordinator's
 //! transaction (claim, read again, reissue or adopt, commit) has its places for that.
 
+#[cfg(feature = "file")]
+mod file;
 mod memory;
 
+#[cfg(feature = "file")]
+pub use file::FileStore;
 pub use memory::MemoryStore;
 
 use std::future::Future;
@@ -23,9 +27,11 @@ use crate::token::TokenSet;
 /// by the next write.
 ///
 /// A store that writes the tokens down takes them apart with [`TokenSet::access_token`],
-/// [`refresh_token`](TokenSet::refresh_token), [`expires_at`](TokenSet::expires_at) and
+/// [`refresh_token`](TokenSet::refresh_token), [`expires_at`](TokenSet::expires_at),
+/// [`obtained_at`](TokenSet::obtained_at), [`in_doubt`](TokenSet::in_doubt) and
 /// [`identity`](TokenSet::identity), and makes a set of them again with
-/// [`with_expires_at`](TokenSet::with_expires_at): a lifetime would count from that moment.
+/// [`with_expires_at`](TokenSet::with_expires_at) and its like: a lifetime would count from that
+/// moment.
 ///
 /// ```
 /// use tower_token_refresh::{BoxError, TokenSet, TokenStore};

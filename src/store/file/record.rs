@@ -1,0 +1,568 @@
+//! What the file says and how it is written: text in, text out, no file system and no clock.
+//!
+//! The members that are not ours are never taken apart: each goes out as the very text it came in.
+//! Nor do the tokens pass through a document of `serde_json`: they are read from the file's buffer
+//! and written into a new one, and both are wiped.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::io::Write;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::Serializer;
+use serde::de::DeserializeOwned;
+use serde::de::Deserializer;
+use serde::de::MapAccess;
+use serde::de::Visitor;
+use serde_json::Value;
+use serde_json::json;
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use crate::json;
+use crate::token::InDoubt;
+use crate::token::InvalidToken;
+use crate::token::RefreshToken;
+use crate::token::TokenSet;
+
+/// The largest file that is read or written, in bytes: many times what tokens take.
+pub(super) const LIMIT: usize = 1 << 20;
+
+/// The names that a member may have. The first is the one in snake case, the second in camel case.
+type Names = &'static [&'static str];
+
+const ACCESS_TOKEN: Names = &["access_token", "accessToken"];
+const REFRESH_TOKEN: Names = &["refresh_token", "refreshToken"];
+const EXPIRES_IN: Names = &["expires_in", "expiresIn"];
+const EXPIRES_AT: Names = &["expires_at", "expiresAt", "accessTokenExpiresAt"];
+const FORMAT: Names = &["format"];
+const OBTAINED_AT: Names = &["obtained_at"];
+const IN_DOUBT: Names = &["in_doubt"];
+const LOGGED_OUT: Names = &["logged_out"];
+/// Which members are the identity, where that is not plain from [`USUAL_IDENTITY`].
+const IDENTITY: Names = &["identity_members"];
+
+const OWN: [Names; 9] = [
+    ACCESS_TOKEN,
+    REFRESH_TOKEN,
+    EXPIRES_IN,
+    EXPIRES_AT,
+    FORMAT,
+    OBTAINED_AT,
+    IN_DOUBT,
+    LOGGED_OUT,
+    IDENTITY,
+];
+
+/// What is taken for the user's identity in a file that does not say which members are.
+const USUAL_IDENTITY: Names = &["id", "email"];
+
+/// What is wrong with the file, and what to do, in our own words: nothing of what it holds, not
+/// even a name that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Defect(Cow<'static, str>);
+
+impl Defect {
+    pub(super) fn into_text(self) -> Cow<'static, str> {
+        self.0
+    }
+
+    fn new(what: impl Into<Cow<'static, str>>) -> Self {
+        Self(what.into())
+    }
+
+    /// The parser's own words may quote what it read. Where it stopped does not.
+    fn syntax(error: &serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        let what = match error.classify() {
+            serde_json::error::Category::Data => "holds JSON, but no object",
+            serde_json::error::Category::Eof => "breaks off",
+            _ => "is no JSON",
+        };
+        Self::new(format!(
+            "it {what} (line {line}, column {column}): put it right or remove it"
+        ))
+    }
+}
+
+impl From<InvalidToken> for Defect {
+    fn from(error: InvalidToken) -> Self {
+        Self::new(format!("{error}: put it right or log in again"))
+    }
+}
+
+/// What a file that can be read says of the login.
+pub(super) enum Login {
+    /// Written by a newer version of this crate: the access token alone, and not to be written.
+    Foreign(TokenSet),
+    LoggedIn(TokenSet),
+    LoggedOut,
+}
+
+/// Who has written the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// This version.
+    Current,
+    /// A newer one.
+    Foreign,
+    /// Somebody else.
+    Plain,
+}
+
+/// A JSON object whose members are still text.
+#[derive(Default)]
+pub(super) struct Record<'a> {
+    members: Vec<(String, &'a RawValue)>,
+}
+
+impl<'a> Record<'a> {
+    /// Any object, with each name once.
+    pub(super) fn parse(text: &'a [u8]) -> Result<Self, Defect> {
+        if text.trim_ascii().is_empty() {
+            return Err(Defect::new(
+                "it is empty: remove it, or put the tokens into it",
+            ));
+        }
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let members = reader
+            .deserialize_map(Members)
+            .and_then(|members| reader.end().map(|()| members))
+            .map_err(|error| Defect::syntax(&error))?;
+        let mut names: Vec<_> = members.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Defect::new(
+                "it gives a member twice, so that it has no certain meaning: remove one of them",
+            ));
+        }
+        Ok(Self { members })
+    }
+
+    /// The login in it. `modified` is when the file was written: what a lifetime counts from.
+    pub(super) fn login(&self, modified: SystemTime) -> Result<Login, Defect> {
+        let format = self.format();
+        let logged_out = format == Format::Current && self.own(LOGGED_OUT)? == Some(true);
+        let access_token = self.text(ACCESS_TOKEN)?;
+        if logged_out {
+            return match access_token.is_none() && self.text(REFRESH_TOKEN)?.is_none() {
+                true => Ok(Login::LoggedOut),
+                false => Err(Defect::new(
+                    "it says \"logged_out\" and has tokens all the same: remove one or the other",
+                )),
+            };
+        }
+        let Some(mut access_token) = access_token else {
+            return Err(Defect::new(
+                "it has no access token, neither as \"access_token\" nor as \"accessToken\": put \
+                 one into it, or remove the file to log in anew",
+            ));
+        };
+        let mut tokens = TokenSet::new(std::mem::take(&mut *access_token))?;
+        if format == Format::Foreign {
+            return Ok(Login::Foreign(tokens));
+        }
+        if let Some(mut refresh_token) = self.text(REFRESH_TOKEN)? {
+            let refresh_token = RefreshToken::new(std::mem::take(&mut *refresh_token))?;
+            tokens = tokens.with_refresh_token(refresh_token)?;
+        }
+        let lifetime = self.time(EXPIRES_IN, json::seconds)?;
+        let counted = lifetime.and_then(|lifetime| modified.checked_add(lifetime));
+        if let Some(at) = self.time(EXPIRES_AT, json::moment)?.or(counted) {
+            tokens = tokens.with_expires_at(at);
+        }
+        for name in self.identity_names(format)? {
+            tokens = tokens.with_identity(name, self.identity(name)?);
+        }
+        let mut obtained_at = None;
+        if format == Format::Current {
+            obtained_at = self.time(OBTAINED_AT, json::moment)?;
+            if let Some(in_doubt) = self.in_doubt()? {
+                tokens = tokens.with_in_doubt(in_doubt);
+            }
+        }
+        Ok(Login::LoggedIn(
+            tokens.with_obtained_at(obtained_at.unwrap_or(modified)),
+        ))
+    }
+
+    /// The text of the file with these tokens, or with none, in place of what it held. `now` is when
+    /// it will have been written.
+    pub(super) fn with_login(
+        &self,
+        tokens: Option<&TokenSet>,
+        now: SystemTime,
+    ) -> Result<Zeroizing<Vec<u8>>, Defect> {
+        let mut changes = Changes::default();
+        changes.one(FORMAT, Some(New::Plain(json!(1))));
+        self.change_tokens(&mut changes, tokens);
+        self.change_times(&mut changes, tokens, now)?;
+        self.change_identity(&mut changes, tokens)?;
+        let logged_out = tokens.is_none().then_some(New::Plain(json!(true)));
+        changes.one(LOGGED_OUT, logged_out);
+        write(&self.changed(changes))
+    }
+
+    fn change_tokens<'b>(&self, changes: &mut Changes<'b>, tokens: Option<&'b TokenSet>) {
+        let access_token = tokens.map(|tokens| tokens.access_token().expose());
+        self.change(changes, ACCESS_TOKEN, access_token.map(New::Secret));
+        let refresh_token = tokens.and_then(TokenSet::refresh_token);
+        let refresh_token = refresh_token.map(RefreshToken::expose);
+        self.change(changes, REFRESH_TOKEN, refresh_token.map(New::Secret));
+    }
+
+    fn change_times<'b>(
+        &self,
+        changes: &mut Changes<'b>,
+        tokens: Option<&'b TokenSet>,
+        now: SystemTime,
+    ) -> Result<(), Defect> {
+        let expires_at = tokens.and_then(TokenSet::expires_at);
+        self.change(
+            changes,
+            EXPIRES_AT,
+            expires_at.and_then(rfc3339).map(New::Plain),
+        );
+        // A lifetime is kept right where there is one: our own reading does not need it.
+        for name in EXPIRES_IN {
+            if let Some(old) = self.raw(name) {
+                let left = expires_at.map(|at| at.duration_since(now).unwrap_or_default());
+                let left = left.map(|left| left.as_secs_f64().round() as u64);
+                let left = left.map(|left| match old.get().starts_with('"') {
+                    true => json!(left.to_string()),
+                    false => json!(left),
+                });
+                changes.set(*name, left.map(New::Plain));
+            }
+        }
+        let obtained_at = tokens.and_then(|tokens| rfc3339(tokens.obtained_at()));
+        changes.one(OBTAINED_AT, obtained_at.map(New::Plain));
+        let in_doubt = match tokens.and_then(TokenSet::in_doubt) {
+            None => None,
+            Some(in_doubt) => {
+                let since = rfc3339(in_doubt.since).ok_or_else(|| {
+                    Defect::new("it cannot be written, as the time in doubt is no date")
+                })?;
+                Some(json!({"since": since, "tries": in_doubt.tries}))
+            }
+        };
+        changes.one(IN_DOUBT, in_doubt.map(New::Plain));
+        Ok(())
+    }
+
+    fn change_identity<'b>(
+        &self,
+        changes: &mut Changes<'b>,
+        tokens: Option<&'b TokenSet>,
+    ) -> Result<(), Defect> {
+        let identity = tokens.map(TokenSet::identity);
+        let names: Vec<&str> = identity
+            .into_iter()
+            .flat_map(|identity| identity.keys())
+            .map(String::as_str)
+            .collect();
+        if let Some(name) = names.iter().find(|name| is_own(name)) {
+            return Err(Defect::new(format!(
+                "the identity cannot have a member {name:?}, as the file has one of that name for \
+                 something else: give it another name"
+            )));
+        }
+        let old = self.identity_names(self.format())?;
+        for name in &old {
+            changes.set((*name).to_owned(), None);
+        }
+        for (name, value) in identity.into_iter().flatten() {
+            changes.set(name, Some(New::Identity(value)));
+        }
+        let is_plain = USUAL_IDENTITY.iter().all(|usual| {
+            match identity.and_then(|identity| identity.get(*usual)) {
+                Some(value) => !value.is_null(),
+                None => old.contains(usual) || self.get(usual).is_none(),
+            }
+        }) && names.iter().all(|name| USUAL_IDENTITY.contains(name));
+        let list = (!is_plain).then(|| New::Plain(json!(names)));
+        changes.one(IDENTITY, list);
+        Ok(())
+    }
+
+    /// Changes the member under each of its names that the file has. A new one gets the name that
+    /// goes with the name of the access token.
+    fn change<'b>(&self, changes: &mut Changes<'b>, names: Names, new: Option<New<'b>>) {
+        let mut present = names
+            .iter()
+            .filter(|name| self.raw(name).is_some())
+            .peekable();
+        if present.peek().is_none() {
+            let camel = self.raw("access_token").is_none() && self.raw("accessToken").is_some();
+            changes.set(names[usize::from(camel)], new);
+        } else {
+            present.for_each(|name| changes.set(*name, new.clone()));
+        }
+    }
+
+    /// The members with the changes: what is there keeps its place, what is new comes last.
+    fn changed<'b>(&'b self, changes: Changes<'b>) -> Vec<(Cow<'b, str>, New<'b>)> {
+        let Changes(mut changes) = changes;
+        let mut members = Vec::with_capacity(self.members.len() + changes.len());
+        for (name, raw) in &self.members {
+            match changes.iter().position(|(changed, _)| changed == name) {
+                None => members.push((Cow::from(name), New::Kept(raw))),
+                Some(i) => members.extend(changes.remove(i).1.map(|new| {
+                    let new = if new.is(raw) { New::Kept(raw) } else { new };
+                    (Cow::from(name), new)
+                })),
+            }
+        }
+        let new = changes.into_iter();
+        members.extend(new.filter_map(|(name, new)| Some((name, new?))));
+        members
+    }
+
+    fn format(&self) -> Format {
+        match self.raw(FORMAT[0]) {
+            None => Format::Plain,
+            Some(raw) if parse::<u64>(raw) == Some(1) => Format::Current,
+            Some(_) => Format::Foreign,
+        }
+    }
+
+    fn in_doubt(&self) -> Result<Option<InDoubt>, Defect> {
+        let Some(value) = self.own::<Value>(IN_DOUBT)? else {
+            return Ok(None);
+        };
+        let since = value.get("since").and_then(json::moment);
+        let tries = value.get("tries").and_then(Value::as_u64);
+        match (since, tries.map(u32::try_from)) {
+            (Some(since), Some(Ok(tries))) => Ok(Some(InDoubt::new(since, tries))),
+            _ => Err(unreadable(IN_DOUBT)),
+        }
+    }
+
+    fn identity_names(&self, format: Format) -> Result<Vec<&str>, Defect> {
+        let listed: Option<Vec<String>> = match format {
+            Format::Current => self.own(IDENTITY)?,
+            _ => None,
+        };
+        let Some(listed) = listed else {
+            let mut usual = USUAL_IDENTITY.to_vec();
+            usual.retain(|name| self.get(name).is_some());
+            return Ok(usual);
+        };
+        // The tokens are no identity, whatever the list says: that is shown by `Debug`.
+        if listed.iter().any(|name| is_own(name)) {
+            return Err(unreadable(IDENTITY));
+        }
+        let names = self.members.iter().map(|(name, _)| name.as_str());
+        Ok(names
+            .filter(|name| listed.iter().any(|listed| listed == name))
+            .collect())
+    }
+
+    fn identity(&self, name: &str) -> Result<Value, Defect> {
+        let value = self.raw(name).and_then(parse);
+        value.ok_or_else(|| {
+            Defect::new("a member of the identity cannot be read: put it right or log in again")
+        })
+    }
+
+    /// A member as it is written here, or `None` where it is absent.
+    fn own<T: DeserializeOwned>(&self, names: Names) -> Result<Option<T>, Defect> {
+        let raw = self.get(names[0]);
+        raw.map(|raw| parse(raw).ok_or_else(|| unreadable(names)))
+            .transpose()
+    }
+
+    fn text(&self, names: Names) -> Result<Option<Zeroizing<String>>, Defect> {
+        self.one(names, |name, raw| match parse(raw).map(Zeroizing::new) {
+            Some(text) => Ok(Some(text)),
+            None => Err(Defect::new(format!(
+                "its member {name:?} is no text: put it right or log in again"
+            ))),
+        })
+    }
+
+    /// A time is a convenience: without one the server decides.
+    fn time<T: PartialEq>(
+        &self,
+        names: Names,
+        read: fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, Defect> {
+        self.one(names, |name, raw| {
+            let time = parse(raw).and_then(|value| read(&value));
+            if time.is_none() {
+                tracing::warn!(
+                    member = name,
+                    "a time in the token file cannot be read and is ignored"
+                );
+            }
+            Ok(time)
+        })
+    }
+
+    /// What the member says, under whichever of its names. Under two, it must say the same.
+    fn one<T: PartialEq>(
+        &self,
+        names: Names,
+        read: impl Fn(&str, &RawValue) -> Result<Option<T>, Defect>,
+    ) -> Result<Option<T>, Defect> {
+        let mut found: Option<(&str, T)> = None;
+        for name in names {
+            let Some(raw) = self.get(name) else { continue };
+            let Some(new) = read(name, raw)? else {
+                continue;
+            };
+            match &found {
+                Some((other, old)) if *old != new => {
+                    return Err(Defect::new(format!(
+                        "its members {other:?} and {name:?} say different things: remove one of \
+                         them"
+                    )));
+                }
+                Some(_) => {}
+                None => found = Some((name, new)),
+            }
+        }
+        Ok(found.map(|(_, value)| value))
+    }
+
+    /// The member's text, unless it is absent or null.
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.raw(name).filter(|raw| raw.get() != "null")
+    }
+
+    fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        let mut members = self.members.iter();
+        members.find(|(own, _)| own == name).map(|(_, raw)| *raw)
+    }
+}
+
+fn is_own(name: &str) -> bool {
+    OWN.iter().any(|names| names.contains(&name))
+}
+
+fn parse<T: DeserializeOwned>(raw: &RawValue) -> Option<T> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+fn unreadable(names: Names) -> Defect {
+    let name = names[0];
+    Defect::new(format!(
+        "its member {name:?} is not as this crate writes it: put it right or log in again after \
+         removing the file"
+    ))
+}
+
+/// Nothing for a time that RFC 3339 cannot write.
+fn rfc3339(at: SystemTime) -> Option<Value> {
+    let at = Timestamp::try_from(at).ok()?;
+    Some(Value::String(at.to_string()))
+}
+
+/// What becomes of the members that are named: a new value, or none.
+#[derive(Default)]
+struct Changes<'a>(Vec<(Cow<'a, str>, Option<New<'a>>)>);
+
+impl<'a> Changes<'a> {
+    fn one(&mut self, names: Names, new: Option<New<'a>>) {
+        self.set(names[0], new);
+    }
+
+    fn set(&mut self, name: impl Into<Cow<'a, str>>, new: Option<New<'a>>) {
+        let name = name.into();
+        self.0.retain(|(other, _)| *other != name);
+        self.0.push((name, new));
+    }
+}
+
+/// A member's value in the new text.
+#[derive(Clone)]
+enum New<'a> {
+    Identity(&'a Value),
+    /// As it stands in the old text.
+    Kept(&'a RawValue),
+    Plain(Value),
+    Secret(&'a str),
+}
+
+impl New<'_> {
+    /// Does the old text say this already?
+    fn is(&self, raw: &RawValue) -> bool {
+        match self {
+            Self::Identity(value) => parse::<Value>(raw).is_some_and(|old| old == **value),
+            _ => false,
+        }
+    }
+}
+
+impl Serialize for New<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Identity(value) => value.serialize(serializer),
+            Self::Kept(raw) => raw.serialize(serializer),
+            Self::Plain(value) => value.serialize(serializer),
+            Self::Secret(text) => serializer.serialize_str(text),
+        }
+    }
+}
+
+/// Written twice, to nowhere first: so the buffer never grows, and leaves no copy behind.
+fn write(members: &[(Cow<'_, str>, New<'_>)]) -> Result<Zeroizing<Vec<u8>>, Defect> {
+    let into = |writer: &mut dyn Write| {
+        let mut serializer = serde_json::Serializer::pretty(writer);
+        let members = members.iter().map(|(name, new)| (name, new));
+        let written = serializer.collect_map(members);
+        written.map_err(|_| Defect::new("its new text cannot be written as JSON"))
+    };
+    let mut size = Size(0);
+    into(&mut size)?;
+    let size = size.0 + 1;
+    if size > LIMIT {
+        return Err(Defect::new(format!(
+            "it would be {size} bytes long, and the limit is {LIMIT}: remove what is not needed"
+        )));
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(size));
+    into(&mut *text)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+struct Size(usize);
+
+impl Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Collects the members of an object, their values unread.
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Vec<(String, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(members)
+    }
+}
+
+#[cfg(test)]
+mod proptests;
+#[cfg(test)]
+mod tests;

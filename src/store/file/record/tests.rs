@@ -1,0 +1,470 @@
+//! What is read, what is written, and what is refused: example by example.
+
+use std::time::Duration;
+
+use super::*;
+
+/// When the files of these tests were written: 2001-09-09T01:46:40Z.
+fn modified() -> SystemTime {
+    after(1_000_000_000)
+}
+
+fn after(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn login(text: &str) -> Result<Login, Defect> {
+    Record::parse(text.as_bytes())?.login(modified())
+}
+
+#[track_caller]
+fn logged_in(text: &str) -> TokenSet {
+    match login(text) {
+        Ok(Login::LoggedIn(tokens)) => tokens,
+        Ok(_) => panic!("logged out, or of a newer version: {text}"),
+        Err(defect) => panic!("{defect:?}: {text}"),
+    }
+}
+
+#[track_caller]
+fn written(text: &str, tokens: Option<&TokenSet>) -> String {
+    let record = match text {
+        "" => Record::default(),
+        text => Record::parse(text.as_bytes()).unwrap(),
+    };
+    let text = record.with_login(tokens, modified()).unwrap();
+    assert_eq!(text.len(), text.capacity(), "the buffer has grown");
+    String::from_utf8(text.to_vec()).unwrap()
+}
+
+fn tokens() -> TokenSet {
+    TokenSet::new("a2")
+        .unwrap()
+        .with_refresh_token("r2")
+        .unwrap()
+        .with_obtained_at(modified())
+}
+
+fn identity(tokens: &TokenSet) -> Value {
+    json!(tokens.identity())
+}
+
+#[test]
+fn a_file_of_either_naming_is_read() {
+    for (access, refresh, at) in [
+        ("access_token", "refresh_token", "expires_at"),
+        ("accessToken", "refreshToken", "expiresAt"),
+        ("accessToken", "refreshToken", "accessTokenExpiresAt"),
+        ("accessToken", "refresh_token", "expires_at"),
+    ] {
+        let text = json!({access: "a", refresh: "r", at: "2001-09-09T01:46:41Z", "id": 7});
+        let tokens = logged_in(&text.to_string());
+        assert_eq!(tokens.access_token().expose(), "a");
+        assert_eq!(tokens.refresh_token().unwrap().expose(), "r");
+        assert_eq!(tokens.expires_at(), Some(after(1_000_000_001)));
+        assert_eq!(tokens.obtained_at(), modified());
+        assert_eq!(identity(&tokens), json!({"id": 7}));
+    }
+}
+
+#[test]
+fn both_namings_may_say_the_same() {
+    let tokens = logged_in(
+        r#"{"access_token":"a","accessToken":"\u0061","expires_at":10,"expiresAt":"1970-01-01T00:00:10Z"}"#,
+    );
+    assert_eq!(tokens.access_token().expose(), "a");
+    assert_eq!(tokens.expires_at(), Some(after(10)));
+}
+
+#[test]
+fn a_lifetime_counts_from_when_the_file_was_written() {
+    let expires_at =
+        |rest: &str| logged_in(&format!(r#"{{"accessToken":"a",{rest}}}"#)).expires_at();
+    for lifetime in [
+        r#""expires_in":60"#,
+        r#""expires_in":"60""#,
+        r#""expiresIn":60.0"#,
+    ] {
+        assert_eq!(
+            expires_at(lifetime),
+            Some(after(1_000_000_060)),
+            "{lifetime}"
+        );
+    }
+    let both = r#""expires_in":60,"expires_at":1000000005"#;
+    assert_eq!(
+        expires_at(both),
+        Some(after(1_000_000_005)),
+        "the time wins"
+    );
+    for nothing in [
+        r#""expires_in":"soon""#,
+        r#""expires_in":-1"#,
+        r#""expires_in":null"#,
+        r#""expires_at":"tomorrow""#,
+        r#""expires_at":1e400"#,
+        r#""expires_at":[]"#,
+    ] {
+        assert_eq!(expires_at(nothing), None, "{nothing}");
+    }
+}
+
+#[test]
+fn the_identity_keeps_its_json_type() {
+    let text = r#"{"accessToken":"a","id":"7","email":null}"#;
+    assert_eq!(identity(&logged_in(text)), json!({"id": "7"}));
+    let text = r#"{"accessToken":"a","id":7,"email":"a@b.test","name":"x"}"#;
+    let expected = json!({"id": 7, "email": "a@b.test"});
+    assert_eq!(identity(&logged_in(text)), expected);
+}
+
+#[test]
+fn a_null_is_nothing() {
+    let text = r#"{"accessToken":"a","refreshToken":null,"expires_in":null,"id":null}"#;
+    let tokens = logged_in(text);
+    assert!(tokens.refresh_token().is_none() && tokens.identity().is_empty());
+}
+
+// The whole text: what is not ours stays in its place and as it was written.
+#[test]
+fn the_first_save_takes_the_file_over_and_keeps_the_rest_to_the_letter() {
+    let text = r#"{"theme": {"dark" :true,"dark":1e2}, "access_token":"a1","n":12345678901234567890123,
+        "refresh_token":"r1","expires_in":"3600","id":98765432109876543210987,"scope":"a b"}"#;
+    let tokens = tokens().with_expires_in(Duration::from_secs(60));
+    let Some(id) = logged_in(text).identity().get("id").cloned() else {
+        panic!("no id")
+    };
+    let expected = r#"{
+  "theme": {"dark" :true,"dark":1e2},
+  "access_token": "a2",
+  "n": 12345678901234567890123,
+  "refresh_token": "r2",
+  "expires_in": "60",
+  "id": 98765432109876543210987,
+  "scope": "a b",
+  "format": 1,
+  "expires_at": "2001-09-09T01:47:40Z",
+  "obtained_at": "2001-09-09T01:46:40Z"
+}
+"#;
+    assert_eq!(
+        written(text, Some(&tokens.with_identity("id", id))),
+        expected
+    );
+}
+
+#[test]
+fn a_file_in_camel_case_stays_so() {
+    let text = r#"{"accessToken":"a1","accessTokenExpiresAt":"2001-01-01T00:00:00Z"}"#;
+    let tokens = tokens().with_expires_in(Duration::from_secs(60));
+    let expected = r#"{
+  "accessToken": "a2",
+  "accessTokenExpiresAt": "2001-09-09T01:47:40Z",
+  "format": 1,
+  "refreshToken": "r2",
+  "obtained_at": "2001-09-09T01:46:40Z"
+}
+"#;
+    assert_eq!(written(text, Some(&tokens)), expected);
+    let new = written(r#"{"accessToken":"a1"}"#, Some(&tokens));
+    assert!(
+        new.contains("expiresAt") && !new.contains("expires_at"),
+        "{new}"
+    );
+}
+
+#[test]
+fn a_member_with_two_names_is_written_under_both() {
+    let text = written(
+        r#"{"access_token":"a1","accessToken":"a1"}"#,
+        Some(&tokens()),
+    );
+    assert_eq!(text.matches("\"a2\"").count(), 2, "{text}");
+}
+
+#[test]
+fn what_is_unknown_now_does_not_stay_from_before() {
+    let old = r#"{"access_token":"a1","refresh_token":"r1","expires_in":60,"expires_at":99,"expiresAt":99,
+        "format":1,"in_doubt":{"since":"2001-09-09T01:46:40Z","tries":2}}"#;
+    let tokens = TokenSet::new("a2").unwrap().with_obtained_at(modified());
+    let expected = r#"{
+  "access_token": "a2",
+  "format": 1,
+  "obtained_at": "2001-09-09T01:46:40Z"
+}
+"#;
+    assert_eq!(written(old, Some(&tokens)), expected);
+}
+
+#[test]
+fn a_lifetime_in_the_file_is_what_is_left_of_it() {
+    let text = r#"{"access_token":"a1","expires_in":3600}"#;
+    for (expires_at, left) in [(1_000_000_030, 30), (999_999_999, 0)] {
+        let tokens = tokens().with_expires_at(after(expires_at));
+        let text = written(text, Some(&tokens));
+        assert!(text.contains(&format!("\"expires_in\": {left},")), "{text}");
+    }
+}
+
+#[test]
+fn a_doubt_is_kept() {
+    let doubt = InDoubt::new(modified() + Duration::from_nanos(1), 3);
+    let text = written("", Some(&tokens().with_in_doubt(doubt)));
+    assert_eq!(logged_in(&text).in_doubt(), Some(doubt));
+    assert!(text.contains("2001-09-09T01:46:40.000000001Z"), "{text}");
+    assert_eq!(logged_in(&written(&text, Some(&tokens()))).in_doubt(), None);
+}
+
+#[test]
+fn a_doubt_that_cannot_be_dated_is_not_lost() {
+    let doubt = InDoubt::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 60), 1);
+    let tokens = tokens().with_in_doubt(doubt);
+    assert!(
+        Record::default()
+            .with_login(Some(&tokens), modified())
+            .is_err()
+    );
+}
+
+#[test]
+fn a_logout_leaves_what_is_not_ours() {
+    let text = r#"{"a":1,"accessToken":"a1","refreshToken":"r1","expiresIn":60,"id":7,"b":[ ]}"#;
+    let text = written(text, None);
+    let expected = r#"{
+  "a": 1,
+  "b": [ ],
+  "format": 1,
+  "logged_out": true
+}
+"#;
+    assert_eq!(text, expected);
+    assert!(matches!(login(&text), Ok(Login::LoggedOut)));
+    let text = written(&text, Some(&tokens()));
+    assert!(
+        !text.contains("logged_out") && text.contains("[ ]"),
+        "{text}"
+    );
+    assert_eq!(logged_in(&text).access_token().expose(), "a2");
+}
+
+#[test]
+fn another_login_takes_the_old_identity_away() {
+    let old = tokens().with_identity("id", 7).with_identity("tenant", "x");
+    let text = written(
+        r#"{"access_token":"a1","email":"a@b.test","other":1}"#,
+        Some(&old),
+    );
+    assert_eq!(identity(&logged_in(&text)), json!({"id": 7, "tenant": "x"}));
+    let new = written(&text, Some(&tokens().with_identity("email", "c@d.test")));
+    assert_eq!(identity(&logged_in(&new)), json!({"email": "c@d.test"}));
+    assert!(
+        !new.contains("tenant") && !new.contains("identity_members"),
+        "{new}"
+    );
+    assert!(new.contains("\"other\": 1"));
+    assert!(!written(&text, None).contains("tenant"));
+}
+
+#[test]
+fn what_only_looks_like_the_identity_is_none_once_that_is_known() {
+    // `id` is another's here, as the list says.
+    let text = r#"{"access_token":"a1","id":1,"format":1,"identity_members":["uid"],"uid":7}"#;
+    assert_eq!(identity(&logged_in(text)), json!({"uid": 7}));
+    for (tokens, expected) in [
+        (tokens(), json!({})),
+        (tokens().with_identity("email", "x"), json!({"email": "x"})),
+        (
+            tokens().with_identity("uid", Value::Null),
+            json!({"uid": null}),
+        ),
+    ] {
+        let text = written(text, Some(&tokens));
+        assert!(text.contains("\"id\": 1"), "{text}");
+        assert_eq!(identity(&logged_in(&text)), expected);
+    }
+}
+
+#[test]
+fn the_identity_cannot_take_a_name_of_the_record() {
+    for name in OWN.into_iter().flatten() {
+        let tokens = tokens().with_identity(*name, "x");
+        let defect = Record::default().with_login(Some(&tokens), modified());
+        assert!(defect.unwrap_err().0.contains(name), "{name}");
+    }
+}
+
+// shows P12: the identity is shown by `Debug`, so the list cannot put a token into it.
+#[test]
+fn a_list_that_calls_a_token_identity_is_refused() {
+    let text = r#"{"access_token":"s","format":1,"identity_members":["access_token"]}"#;
+    assert!(login(text).is_err());
+}
+
+#[test]
+fn a_newer_format_gives_the_access_token_alone() {
+    for format in [
+        "2",
+        "0",
+        "-1",
+        "1.5",
+        "\"1\"",
+        "null",
+        "true",
+        "18446744073709551616",
+    ] {
+        let text = format!(
+            r#"{{"accessToken":"a","refreshToken":{{}},"id":1,"expires_at":5,"format":{format}}}"#
+        );
+        let Ok(Login::Foreign(tokens)) = login(&text) else {
+            panic!("{format} is known")
+        };
+        assert_eq!(tokens.access_token().expose(), "a");
+        assert!(tokens.refresh_token().is_none() && tokens.expires_at().is_none());
+    }
+    assert!(login(r#"{"format":2,"logged_out":true}"#).is_err());
+}
+
+#[test]
+fn a_file_of_somebody_else_may_have_the_names_of_a_record() {
+    let text = r#"{"access_token":"a","in_doubt":"never","logged_out":true,"identity_members":1,"obtained_at":[]}"#;
+    let tokens = logged_in(text);
+    assert_eq!(
+        (tokens.in_doubt(), tokens.obtained_at()),
+        (None, modified())
+    );
+}
+
+const BROKEN: &[(&str, &str)] = &[
+    ("", "empty"),
+    (" \n", "empty"),
+    ("{", "breaks off (line 1"),
+    (r#"{"access_token":"CANARY"#, "breaks off"),
+    (r#"{"access_token":CANARY}"#, "no JSON (line 1, column"),
+    ("CANARY", "no JSON"),
+    (r#"{"access_token":"CANARY"} CANARY"#, "no JSON"),
+    (r#"{"access_token":"CANARY",}"#, "no JSON"),
+    ("\u{feff}{\"access_token\":\"CANARY\"}", "no JSON"),
+    (r#"["CANARY"]"#, "no object"),
+    (r#""CANARY""#, "no object"),
+    ("null", "no object"),
+    ("{}", "no access token"),
+    (r#"{"refresh_token":"CANARY"}"#, "no access token"),
+    (
+        r#"{"access_token":null,"accessToken":null}"#,
+        "no access token",
+    ),
+    (r#"{"logged_out":true}"#, "no access token"),
+    (r#"{"format":1,"logged_out":false}"#, "no access token"),
+    (
+        r#"{"format":1,"logged_out":"CANARY"}"#,
+        "\"logged_out\" is not as",
+    ),
+    (
+        r#"{"format":1,"logged_out":true,"access_token":"CANARY"}"#,
+        "all the same",
+    ),
+    (
+        r#"{"format":1,"logged_out":true,"refreshToken":"CANARY"}"#,
+        "all the same",
+    ),
+    (r#"{"access_token":7}"#, "\"access_token\" is no text"),
+    (
+        r#"{"accessToken":["CANARY"]}"#,
+        "\"accessToken\" is no text",
+    ),
+    (
+        r#"{"accessToken":"\ud800CANARY"}"#,
+        "\"accessToken\" is no text",
+    ),
+    (
+        r#"{"accessToken":"a","refresh_token":true}"#,
+        "\"refresh_token\" is no text",
+    ),
+    (r#"{"access_token":""}"#, "access token is empty"),
+    (
+        r#"{"access_token":"CANARY CANARY"}"#,
+        "access token contains a space",
+    ),
+    (
+        r#"{"access_token":"CANARY\n"}"#,
+        "access token contains a control",
+    ),
+    (
+        r#"{"access_token":"a","refresh_token":"CANARYö"}"#,
+        "refresh token contains",
+    ),
+    (
+        r#"{"access_token":"a","refresh_token":""}"#,
+        "refresh token is empty",
+    ),
+    (
+        r#"{"access_token":"CANARY","accessToken":"a"}"#,
+        "say different things",
+    ),
+    (
+        r#"{"access_token":"a","refresh_token":"b","refreshToken":"CANARY"}"#,
+        "say different",
+    ),
+    (
+        r#"{"access_token":"a","expires_at":1,"expiresAt":2}"#,
+        "say different things",
+    ),
+    (
+        r#"{"access_token":"a","access_token":"CANARY"}"#,
+        "a member twice",
+    ),
+    (
+        r#"{"access_token":"a","CANARY":1,"\u0043ANARY":2}"#,
+        "a member twice",
+    ),
+    (
+        r#"{"access_token":"a","format":1,"in_doubt":{"since":"CANARY","tries":1}}"#,
+        "in_doubt",
+    ),
+    (
+        r#"{"access_token":"a","format":1,"in_doubt":{"since":1,"tries":-1}}"#,
+        "in_doubt",
+    ),
+    (
+        r#"{"access_token":"a","format":1,"in_doubt":true}"#,
+        "in_doubt",
+    ),
+    (
+        r#"{"access_token":"a","format":1,"identity_members":"CANARY"}"#,
+        "identity_members",
+    ),
+    (
+        r#"{"access_token":"a","id":1e999}"#,
+        "member of the identity",
+    ),
+];
+
+// shows P12, S8
+#[test]
+fn each_broken_file_is_told_from_the_others_and_quoted_by_none() {
+    for (text, what) in BROKEN {
+        let Err(defect) = login(text) else {
+            panic!("{text} is read")
+        };
+        let said = defect.0.to_string();
+        assert!(said.contains(what) && said.contains(": "), "{text}: {said}");
+        assert!(!format!("{said} {defect:?}").contains("CANARY"), "{said}");
+    }
+}
+
+// shows S8
+#[test]
+fn deep_nesting_neither_crashes_nor_is_lost() {
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let text = format!(r#"{{"access_token":"a","deep":{deep}}}"#);
+    assert!(written(&text, Some(&tokens())).contains(&deep));
+    assert!(login(&format!(r#"{{"access_token":"a","id":{deep}}}"#)).is_err());
+    assert!(login(&"{\"a\":".repeat(100_000)).is_err());
+}
+
+#[test]
+fn a_record_that_would_be_too_large_to_be_read_is_not_written() {
+    let large = tokens().with_identity("id", "x".repeat(LIMIT));
+    let defect = Record::default().with_login(Some(&large), modified());
+    assert!(defect.unwrap_err().0.contains("bytes long"));
+}
