@@ -13,6 +13,7 @@ use std::{
 };
 
 use backend::{Backend, Config, ReissueMode, Round, User};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
@@ -29,6 +30,7 @@ const LOGOUT: &str = "/member/logout";
 const ME: &str = "/member/me";
 const MEMBER: &str = "/member/token/refresh";
 const COOKIE: &str = "/v1/api/auth/reissue";
+const OAUTH: &str = "/oauth/token";
 
 /// A client without any cleverness.
 #[derive(Clone)]
@@ -133,6 +135,50 @@ impl Http {
         self.send(request.body(Body::from("nonsense")).expect("a request"))
             .await
     }
+}
+
+/// A token request: its parameters as a form, and what the client says of itself.
+impl Http {
+    async fn oauth(&self, parameters: &[(&str, &str)]) -> Answer {
+        self.oauth_as(&[], parameters).await
+    }
+
+    async fn oauth_as(&self, headers: &[(&str, &str)], parameters: &[(&str, &str)]) -> Answer {
+        let body = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(parameters)
+            .finish();
+        let mut headers = headers.to_vec();
+        headers.push(("content-type", "application/x-www-form-urlencoded"));
+        self.oauth_raw(&headers, body).await
+    }
+
+    async fn oauth_raw(&self, headers: &[(&str, &str)], body: String) -> Answer {
+        let request = headers
+            .iter()
+            .fold(self.request(Method::POST, OAUTH), |request, header| {
+                request.header(header.0, header.1)
+            });
+        self.send(request.body(Body::from(body)).expect("a request"))
+            .await
+    }
+}
+
+/// Basic credentials, as RFC 6749 section 2.3.1 has them once they are written as in a form.
+fn basic(credentials: &str) -> String {
+    format!("Basic {}", BASE64_STANDARD.encode(credentials))
+}
+
+/// What OAuth errors have in common, and the one it is.
+fn oauth_error(answer: &Answer) -> (u16, String) {
+    assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
+    let members: Vec<_> = answer.json().as_object().unwrap().keys().cloned().collect();
+    assert_eq!(members, ["error", "error_description"]);
+    assert!(!answer.text("error_description").is_empty());
+    (answer.status.as_u16(), answer.text("error"))
+}
+
+fn oauth_refused(status: u16, error: &str) -> (u16, String) {
+    (status, error.to_owned())
 }
 
 struct Login {
@@ -594,6 +640,283 @@ async fn a_logout_ends_that_login_and_no_other() {
 }
 
 #[tokio::test]
+async fn the_refresh_grant_takes_the_refresh_token_of_a_login() {
+    let (backend, http, user) = start(long_lived()).await;
+    let login = http.log_in(&user).await;
+    let grant = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", &login.refresh),
+    ];
+    for _ in 0..2 {
+        let answer = http.oauth(&grant).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(answer.headers[header::CONTENT_TYPE], "application/json");
+        assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
+        assert_eq!(answer.headers[header::PRAGMA], "no-cache");
+        let access_token = answer.text("access_token");
+        let expected = json!({
+            "access_token": access_token, "token_type": "Bearer", "expires_in": 3600,
+        });
+        assert_eq!(answer.json(), expected);
+        assert_eq!(http.get(ME, &access_token).await.text("id"), user.id);
+    }
+    // Like the members' reissue, and unlike the cookie's.
+    assert_eq!(http.get(ME, &login.access).await.verdict(), accepted());
+    let stats = backend.stats();
+    assert_eq!((stats.reissues, stats.reissue_failures), (2, 0));
+}
+
+#[tokio::test]
+async fn a_refresh_grant_rotates_and_ends_the_family_of_a_used_token() {
+    let (backend, http, user) = start(rotating()).await;
+    let login = http.log_in(&user).await;
+    let refresh = async |token: &str| {
+        let grant = [("grant_type", "refresh_token"), ("refresh_token", token)];
+        http.oauth(&grant).await
+    };
+    let next = refresh(&login.refresh).await;
+    let newest = refresh(&next.text("refresh_token")).await;
+    assert_eq!(newest.status, StatusCode::OK);
+    for token in [&login.refresh, &newest.text("refresh_token")] {
+        let answer = refresh(token).await;
+        assert_eq!(oauth_error(&answer), oauth_refused(400, "invalid_grant"));
+    }
+    let access = http.get(ME, &newest.text("access_token")).await;
+    assert_eq!(access.verdict(), refused("T-002"));
+    let stats = backend.stats();
+    assert_eq!(
+        (stats.reissues, stats.reissue_failures, stats.reuse_detected),
+        (4, 2, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_is_no_good_is_an_invalid_grant() {
+    let config = Config {
+        refresh_ttl: Duration::ZERO,
+        ..rotating()
+    };
+    let (_backend, http, user) = start(config).await;
+    let login = http.log_in(&user).await;
+    for token in [login.refresh, login.access] {
+        let grant = [("grant_type", "refresh_token"), ("refresh_token", &token)];
+        let answer = http.oauth(&grant).await;
+        assert_eq!(oauth_error(&answer), oauth_refused(400, "invalid_grant"));
+        assert!(!String::from_utf8_lossy(&answer.body).contains(&token));
+    }
+}
+
+#[tokio::test]
+async fn client_credentials_are_for_the_demonstration_user_and_bring_no_refresh_token() {
+    let (backend, http, user) = start(rotating()).await;
+    let answer = http
+        .oauth_as(
+            &[("authorization", &basic("demo:demo-secret"))],
+            &[("grant_type", "client_credentials"), ("scope", "all")],
+        )
+        .await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(answer.json().get("refresh_token").is_none());
+    let token = answer.text("access_token");
+    assert_eq!(http.get("/items/7", &token).await.text("owner"), user.id);
+    assert_eq!(backend.stats().reissues, 1);
+    assert_eq!(http.post(LOGOUT, &token, json!({})).await.status, 204);
+    assert_eq!(http.get(ME, &token).await.verdict(), refused("T-002"));
+}
+
+#[tokio::test]
+async fn a_client_authenticates_by_basic_or_in_the_body() {
+    let (backend, http, user) = start(long_lived()).await;
+    let refresh = http.log_in(&user).await.refresh;
+    let backend::Client { id, secret } = backend.client();
+    let in_body = [("client_id", &*id), ("client_secret", &*secret)];
+    // Written as in a form, which any character may be.
+    let spelt = [
+        "demo:demo-secret",
+        "%64emo:demo%2Dsecret",
+        "demo:%64%65mo-secret",
+    ];
+    for grant in [
+        vec![("grant_type", "client_credentials")],
+        vec![
+            ("grant_type", "refresh_token"),
+            ("refresh_token", &*refresh),
+        ],
+    ] {
+        let answer = http.oauth(&[&grant[..], &in_body].concat()).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        for credentials in spelt {
+            let header = [("authorization", &*basic(credentials))];
+            let answer = http.oauth_as(&header, &grant).await;
+            assert_eq!(answer.status, StatusCode::OK, "{credentials}");
+            // It may name itself besides.
+            let named = [&grant[..], &[("client_id", "demo")]].concat();
+            assert_eq!(http.oauth_as(&header, &named).await.status, StatusCode::OK);
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_an_invalid_client_with_either_grant() {
+    let (_backend, http, user) = start(rotating()).await;
+    let refresh = http.log_in(&user).await.refresh;
+    let grants: [&[(&str, &str)]; 2] = [
+        &[("grant_type", "client_credentials")],
+        &[("grant_type", "refresh_token"), ("refresh_token", &refresh)],
+    ];
+    let headers = [
+        basic("demo:wrong"),
+        basic("other:demo-secret"),
+        basic("demo:"),
+        basic("demo"),
+        "Basic %%%".to_owned(),
+        "Bearer demo-secret".to_owned(),
+    ];
+    let bodies: [&[(&str, &str)]; 3] = [
+        &[("client_id", "demo"), ("client_secret", "wrong")],
+        &[("client_id", "other"), ("client_secret", "demo-secret")],
+        // It has a secret, and has to prove that it knows it.
+        &[("client_id", "demo")],
+    ];
+    for grant in grants {
+        for header in &headers {
+            let answer = http.oauth_as(&[("authorization", header)], grant).await;
+            let verdict = oauth_error(&answer);
+            assert_eq!(verdict, oauth_refused(401, "invalid_client"), "{header}");
+            let challenge = answer.headers[header::WWW_AUTHENTICATE].to_str().unwrap();
+            assert!(challenge.starts_with("Basic "), "{challenge}");
+        }
+        for body in bodies {
+            let answer = http.oauth(&[grant, body].concat()).await;
+            let verdict = oauth_error(&answer);
+            assert_eq!(verdict, oauth_refused(401, "invalid_client"), "{body:?}");
+            assert!(!answer.headers.contains_key(header::WWW_AUTHENTICATE));
+        }
+    }
+    // A client that is not let in has used nothing up.
+    assert_eq!(http.oauth(grants[1]).await.status, StatusCode::OK);
+    let nobody = http.oauth(grants[0]).await;
+    assert_eq!(oauth_error(&nobody), oauth_refused(401, "invalid_client"));
+}
+
+#[tokio::test]
+async fn a_token_request_that_is_not_in_order_is_an_invalid_request() {
+    let (backend, http, user) = start(rotating()).await;
+    let refresh = http.log_in(&user).await.refresh;
+    let by_basic = [("authorization", basic("demo:demo-secret"))];
+    let by_basic = by_basic.each_ref().map(|(name, value)| (*name, &**value));
+    let grant = [("grant_type", "refresh_token"), ("refresh_token", &refresh)];
+    let credentials = ("grant_type", "client_credentials");
+    let requests: [(&[_], Vec<_>); 8] = [
+        (&[], vec![]),
+        (&[], vec![grant[0]]),
+        (&[], vec![grant[0], ("refresh_token", "")]),
+        (&[], vec![grant[0], grant[1], grant[1]]),
+        (&[], vec![grant[0], grant[1], ("a", "1"), ("a", "2")]),
+        (
+            &[],
+            vec![grant[0], grant[1], ("client_secret", "demo-secret")],
+        ),
+        (
+            &by_basic,
+            vec![
+                credentials,
+                ("client_id", "demo"),
+                ("client_secret", "demo-secret"),
+            ],
+        ),
+        (&by_basic, vec![credentials, ("client_id", "other")]),
+    ];
+    for (headers, parameters) in &requests {
+        let answer = http.oauth_as(headers, parameters).await;
+        let verdict = oauth_error(&answer);
+        assert_eq!(verdict, oauth_refused(400, "invalid_request"));
+    }
+    let body = format!("grant_type=refresh_token&refresh_token={refresh}");
+    for content_type in ["application/json", "text/plain", ""] {
+        let header = [("content-type", content_type)];
+        let answer = http.oauth_raw(&header, body.clone()).await;
+        let verdict = oauth_error(&answer);
+        assert_eq!(verdict, oauth_refused(400, "invalid_request"));
+    }
+    let large = http.oauth(&[("a", &"a".repeat(2 * 1024 * 1024))]).await;
+    assert_eq!(oauth_error(&large), oauth_refused(413, "invalid_request"));
+    let password = http.oauth(&[("grant_type", "password")]).await;
+    let unsupported = oauth_refused(400, "unsupported_grant_type");
+    assert_eq!(oauth_error(&password), unsupported);
+    // Nothing was used up; what is unknown or empty does not matter, nor does a charset.
+    let header = [(
+        "content-type",
+        "Application/X-WWW-Form-Urlencoded; charset=utf-8",
+    )];
+    let answer = http.oauth_raw(&header, body + "&a=&a=&b=1").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(backend.stats().reissue_failures, 13);
+}
+
+#[tokio::test]
+async fn a_lifetime_that_is_not_whole_seconds_is_a_decimal() {
+    let (backend, http, _) = start(long_lived()).await;
+    let header = [("authorization", &*basic("demo:demo-secret"))];
+    for (ttl, text) in [
+        (Duration::from_millis(250), "0.25"),
+        (Duration::from_secs(2), "2"),
+        (Duration::ZERO, "0"),
+    ] {
+        backend.set_access_ttl(ttl);
+        let answer = http
+            .oauth_as(&header, &[("grant_type", "client_credentials")])
+            .await;
+        assert_eq!(answer.json()["expires_in"].to_string(), text);
+    }
+}
+
+#[tokio::test]
+async fn the_reissue_mode_decides_how_token_requests_end() {
+    let (backend, http, user) = start(rotating()).await;
+    let refresh = http.log_in(&user).await.refresh;
+    let header = [("authorization", &*basic("demo:demo-secret"))];
+    let refreshing = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", &*refresh),
+    ];
+    let grants: [&[(&str, &str)]; 2] = [&[("grant_type", "client_credentials")], &refreshing];
+    for (mode, status, error) in [
+        (ReissueMode::Fail, 400, "invalid_grant"),
+        (ReissueMode::Error, 500, "server_error"),
+    ] {
+        backend.set_reissue_mode(mode);
+        for grant in grants {
+            let answer = http.oauth_as(&header, grant).await;
+            assert_eq!(oauth_error(&answer), oauth_refused(status, error));
+        }
+    }
+    backend.set_reissue_mode(ReissueMode::Dead);
+    for grant in grants {
+        let answer = http.oauth_as(&header, grant).await;
+        assert_eq!(answer.json()["expires_in"], 0);
+        let access = http.get(ME, &answer.text("access_token")).await;
+        assert_eq!(access.verdict(), refused("T-002"));
+    }
+    let stats = backend.stats();
+    assert_eq!((stats.reissues, stats.reissue_failures), (6, 4));
+}
+
+#[tokio::test]
+async fn a_delayed_token_request_is_in_flight_until_its_answer() {
+    let (backend, http, _) = start(long_lived()).await;
+    backend.set_reissue_delay(Duration::from_secs(3600));
+    let slow = http.clone();
+    let delayed = tokio::spawn(async move { slow.oauth(&[]).await });
+    eventually(async || backend.stats().reissue_failures == 1).await;
+    assert!(!delayed.is_finished());
+    backend.set_reissue_delay(Duration::ZERO);
+    http.oauth(&[]).await;
+    assert_eq!(backend.stats().max_reissues_in_flight, 2);
+    delayed.abort();
+}
+
+#[tokio::test]
 async fn the_reissue_mode_decides_how_reissues_end() {
     let (backend, http, user) = start(rotating()).await;
     let login = http.log_in(&user).await;
@@ -886,6 +1209,8 @@ async fn the_program_announces_itself_and_serves_until_its_input_closes() {
     let http = Http::new(line["base"].as_str().unwrap().to_owned());
     let credentials = line["user"].clone();
     assert!(credentials["id"].is_string());
+    let client = json!({ "id": "demo", "secret": "demo-secret" });
+    assert_eq!(line["client"], client);
     let login = http.post(LOGIN, "", credentials).await;
     let answer = http.get(ME, &login.text("accessToken")).await;
     assert_eq!(answer.verdict(), refused("GONE"));

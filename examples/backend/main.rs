@@ -86,7 +86,7 @@ fn announce(backend: &Backend) -> io::Result<()> {
 }
 
 fn first_line(backend: &Backend) -> serde_json::Value {
-    json!({ "base": backend.base(), "user": backend.user() })
+    json!({ "base": backend.base(), "user": backend.user(), "client": backend.client() })
 }
 
 /// Resolves when whoever started this program has gone, if they hold a pipe to it.

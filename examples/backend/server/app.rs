@@ -9,7 +9,7 @@ use anyhow::Context;
 use tokio::task::spawn_blocking;
 
 use super::{
-    Config, ReissueMode, User,
+    Config, DEMO_EMAIL, ReissueMode, User,
     pace::Pace,
     passwords::Passwords,
     refusal::Refusal,
@@ -42,6 +42,8 @@ pub enum Reissue {
     Member(Sender),
     /// By a browser's cookie; earlier access tokens of the login are dead at once.
     Cookie,
+    /// By whoever holds the refresh token; earlier access tokens live on.
+    OAuth,
 }
 
 /// What a login or a reissue gives.
@@ -157,6 +159,23 @@ impl App {
         })
     }
 
+    /// A token for the demonstration user, in a login of its own that has no refresh token.
+    pub async fn client_credentials(self: &Arc<Self>) -> Result<Grant, Refusal> {
+        self.off_thread(Self::client_credentials_now).await
+    }
+
+    fn client_credentials_now(&self) -> Result<Grant, Refusal> {
+        let access_ttl = lifetime_of_reissued(&self.config())?;
+        let (user, _) = self.store().user(DEMO_EMAIL)?.ok_or(Refusal::Broken)?;
+        let (user, family) = (Arc::new(user), secrets::random_hex::<16>().into());
+        let access = self.tokens.issue(&family, &user, access_ttl)?;
+        Ok(Grant {
+            user,
+            access,
+            refresh: None,
+        })
+    }
+
     fn find_usable(&self, store: &Store, token: &str, kind: &Reissue) -> Result<Held, Refusal> {
         let held = store.find(token)?.ok_or(Refusal::InvalidToken)?;
         if !kind.fits(&held.user) {
@@ -207,7 +226,7 @@ impl Reissue {
     fn fits(&self, user: &Identity) -> bool {
         match self {
             Self::Member(sender) => sender.id == user.id && sender.email == user.email,
-            Self::Cookie => true,
+            Self::Cookie | Self::OAuth => true,
         }
     }
 }

@@ -10,6 +10,7 @@ mod app;
 mod guard;
 mod listen;
 mod logins;
+mod oauth;
 mod pace;
 mod passwords;
 mod refusal;
@@ -26,8 +27,12 @@ use serde::Serialize;
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use app::App;
+pub use oauth::Client;
 pub use pace::Round;
 pub use stats::Stats;
+
+const DEMO_EMAIL: &str = "demo@example.com";
+const DEMO_PASSWORD: &str = "demo-password";
 
 /// What the command line of the `backend` example says.
 #[derive(Clone, Debug)]
@@ -98,7 +103,7 @@ impl Backend {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let port = config.port;
         let app = Arc::new(App::open(config).await?);
-        let user = app.put_user("demo@example.com", "demo-password").await?;
+        let user = app.put_user(DEMO_EMAIL, DEMO_PASSWORD).await?;
         let listener =
             listen::bind(port).with_context(|| format!("can't listen on port {port}"))?;
         let addr = listener.local_addr()?;
@@ -125,6 +130,11 @@ impl Backend {
     /// The demonstration user.
     pub fn user(&self) -> &User {
         &self.user
+    }
+
+    /// The client that may use `/oauth/token` in its own name.
+    pub fn client(&self) -> Client {
+        Client::demo()
     }
 
     /// Adds a user, or gives the one with this e-mail address a new password.

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     app::{App, Grant, Reissue, Sender},
-    guard,
+    guard, oauth,
     refusal::Refusal,
     stats::Stats,
     tokens::Caller,
@@ -41,6 +41,7 @@ pub fn router(app: &Arc<App>) -> Router {
     let reissues = Router::new()
         .route("/member/token/refresh", post(member_refresh))
         .route("/v1/api/auth/reissue", post(cookie_reissue))
+        .route("/oauth/token", post(oauth::token))
         .route_layer(from_fn_with_state(app.clone(), guard::reissue));
     Router::new()
         .route("/member/login", post(login))
@@ -128,7 +129,8 @@ async fn stats(State(app): State<Arc<App>>) -> Json<Stats> {
     Json(app.counters.snapshot())
 }
 
-async fn whole(body: Body) -> Result<Bytes> {
+/// The body, if it is not too large.
+pub async fn whole(body: Body) -> Result<Bytes> {
     // The other error is a client that has left, which sees no answer.
     let read = to_bytes(body, BODY_LIMIT).await;
     read.map_err(|_| Refusal::TooLarge)

@@ -45,6 +45,8 @@ impl Claims {
 pub struct Issued {
     pub token: String,
     pub expires_at: Timestamp,
+    /// Zero for a token that is dead when it is issued.
+    pub lifetime: Duration,
     serial: u64,
 }
 
@@ -111,6 +113,7 @@ impl AccessTokens {
         Ok(Issued {
             token,
             expires_at,
+            lifetime: ttl.unwrap_or_default(),
             serial,
         })
     }

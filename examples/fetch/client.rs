@@ -1,0 +1,155 @@
+//! The client: hyper, the layer around it, and what a caller gets from it.
+
+use std::io::{self, IsTerminal};
+
+use ::http::{
+    Request, Response, StatusCode, Uri,
+    header::{ACCEPT, CONTENT_TYPE, USER_AGENT},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use serde::de::IgnoredAny;
+use tokio::io::{AsyncWriteExt, stdout};
+use tower::{Layer, ServiceExt, util::BoxCloneService};
+use tower_token_refresh::{
+    BoxError, Classify, ConfigError, DefaultClassifier, ErrorCodes, Origin, RefreshError,
+    ResponseBody, Session, TokenRefreshLayer,
+};
+
+use crate::{
+    http::{self, Http},
+    issuer,
+    options::Options,
+    tokens::Tokens,
+};
+
+type Api = BoxCloneService<Request<Full<Bytes>>, Response<ResponseBody<Incoming>>, BoxError>;
+
+/// One client for everything; its clones share the session.
+#[derive(Clone)]
+pub struct Client {
+    api: Api,
+    data: Option<Bytes>,
+    pub session: Session,
+}
+
+/// How a request ended.
+pub enum End {
+    /// With an answer, and why the layer did not make it good.
+    Answered {
+        status: StatusCode,
+        why: Option<RefreshError>,
+    },
+    /// Without one.
+    Failed(BoxError),
+}
+
+impl Client {
+    pub fn new(options: &Options, tokens: &Tokens) -> Result<Self, ConfigError> {
+        let http = http::client(options);
+        let session = tokens
+            .keep(issuer::session(options, http.clone()))
+            .build()?;
+        Ok(Self {
+            api: api(options, &session, http)?,
+            data: options.data.clone().map(Bytes::from),
+            session,
+        })
+    }
+
+    /// Sends a request, and reads its answer to the end: to standard output, if it is to be shown.
+    pub async fn send(self, uri: Uri, shows_body: bool) -> End {
+        let sent = self.try_send(uri, shows_body).await;
+        sent.unwrap_or_else(End::Failed)
+    }
+
+    async fn try_send(self, uri: Uri, shows_body: bool) -> Result<End, BoxError> {
+        let answer = self.api.oneshot(request(uri, self.data)?).await?;
+        let (head, body) = answer.into_parts();
+        match shows_body {
+            true => show(body).await?,
+            false => read(body).await?,
+        }
+        Ok(End::Answered {
+            status: head.status,
+            why: head.extensions.get().cloned(),
+        })
+    }
+}
+
+fn api(options: &Options, session: &Session, http: Http) -> Result<Api, ConfigError> {
+    let mut origins = options.urls.iter().map(origin);
+    let first = origins.next().unwrap_or_else(|| origin(&options.reissue))?;
+    let layer = TokenRefreshLayer::new(first, session.clone())?;
+    let layer = origins.try_fold(layer, |layer, origin| layer.also(origin?))?;
+    if options.expired_codes.is_empty() && options.ended_codes.is_empty() {
+        return Ok(BoxCloneService::new(layer.layer(http)));
+    }
+    let codes = codes(options);
+    codes.check()?;
+    let layer = layer.classify(codes.or(DefaultClassifier));
+    Ok(BoxCloneService::new(layer.layer(http)))
+}
+
+fn codes(options: &Options) -> ErrorCodes {
+    let expired = options.expired_codes.iter();
+    let codes = expired.fold(ErrorCodes::json("/code"), ErrorCodes::expired);
+    options.ended_codes.iter().fold(codes, ErrorCodes::ended)
+}
+
+/// The server of this URL.
+fn origin(uri: &Uri) -> Result<Origin, ConfigError> {
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    Origin::try_from(format!("{scheme}://{authority}"))
+}
+
+fn request(uri: Uri, data: Option<Bytes>) -> Result<Request<Full<Bytes>>, ::http::Error> {
+    let request = Request::builder()
+        .uri(uri)
+        .header(ACCEPT, "*/*")
+        .header(USER_AGENT, "tower-token-refresh/fetch");
+    let Some(data) = data else {
+        return request.body(Full::default());
+    };
+    request
+        .method("POST")
+        .header(CONTENT_TYPE, content_type(&data))
+        .body(Full::new(data))
+}
+
+fn content_type(data: &[u8]) -> &'static str {
+    match serde_json::from_slice::<IgnoredAny>(data) {
+        Ok(_) => "application/json",
+        Err(_) => "text/plain; charset=utf-8",
+    }
+}
+
+async fn read(mut body: ResponseBody<Incoming>) -> Result<(), BoxError> {
+    while let Some(frame) = body.frame().await {
+        frame?;
+    }
+    Ok(())
+}
+
+async fn show(mut body: ResponseBody<Incoming>) -> Result<(), BoxError> {
+    let mut out = stdout();
+    let mut is_line = true;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        if out.write_all(&data).await.is_err() {
+            // Whoever read it has seen enough.
+            return Ok(());
+        }
+        is_line = data.last().map_or(is_line, |last| *last == b'\n');
+    }
+    // So that the prompt does not follow it on its line.
+    if !is_line && io::stdout().is_terminal() {
+        let _ = out.write_all(b"\n").await;
+    }
+    let _ = out.flush().await;
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! A back end, a tokens file, and the `fetch` program itself, which is run as a user runs it.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::BodyExt;
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::process::Child;
+use tokio::time::timeout;
+
+use crate::backend::Backend;
+use crate::backend::Config;
+use crate::style::Style;
+
+/// No run of the program takes as long, so that a test cannot hang.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The program, built now: one that lies about from an earlier build would prove nothing.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args([
+            "build",
+            "--quiet",
+            "--example",
+            "fetch",
+            "--message-format=json",
+        ]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let built = build.output().expect("cargo runs");
+        assert!(built.status.success(), "the program builds");
+        let lines = built.stdout.split(|byte| *byte == b'\n');
+        let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+        let ours = |message: &Value| message["target"]["name"] == "fetch";
+        let executable = messages
+            .filter(ours)
+            .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)));
+        executable.expect("cargo says where the program is")
+    })
+}
+
+/// How the program ended, and what it said.
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// The last line of the output.
+    pub fn json(&self) -> Value {
+        let line = self.stdout.lines().last().expect("a line");
+        serde_json::from_str(line).expect("JSON")
+    }
+
+    /// The members of that line, but for the time that it took.
+    pub fn counts(&self) -> Value {
+        let mut json = self.json();
+        let wall = json.as_object_mut().expect("an object").remove("wall_ms");
+        assert!(wall.expect("wall_ms").is_u64());
+        json
+    }
+
+    #[track_caller]
+    pub fn says(&self, what: &str) {
+        assert!(self.stderr.contains(what), "{what:?} in {:?}", self.stderr);
+    }
+}
+
+pub struct World {
+    pub backend: Backend,
+    folder: TempDir,
+    /// Every token that was in the file at some time.
+    seen: RefCell<Vec<String>>,
+}
+
+impl World {
+    pub async fn new(config: Config) -> Self {
+        Self {
+            backend: Backend::start(config).await.expect("a back end"),
+            folder: tempfile::tempdir().expect("a folder"),
+            seen: RefCell::default(),
+        }
+    }
+
+    /// With tokens that live long, until they are expired, and rotate.
+    pub async fn rotating() -> Self {
+        Self::new(Config {
+            access_ttl: Duration::from_secs(3600),
+            rotate: true,
+            ..Config::default()
+        })
+        .await
+    }
+
+    /// The same, and logged in with a token that the server takes for expired.
+    pub async fn expired() -> Self {
+        let world = Self::rotating().await;
+        world.log_in().await;
+        world.backend.expire_access_tokens();
+        world
+    }
+
+    /// The tokens' file.
+    pub fn file(&self) -> PathBuf {
+        self.path("session.json")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.backend.base())
+    }
+
+    /// Puts the answer of a login into the file, as a user would.
+    pub async fn log_in(&self) {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<bytes::Bytes>>();
+        let user = self.backend.user();
+        let credentials = json!({ "email": user.email, "password": user.password });
+        let request = Request::post(self.url("/member/login"));
+        let request = request.body(Full::from(credentials.to_string()));
+        let answer = client.request(request.expect("a request")).await;
+        let body = answer.expect("an answer").into_body().collect().await;
+        fs::write(self.file(), body.expect("a body").to_bytes()).expect("written");
+        self.note_tokens();
+    }
+
+    /// What the file says.
+    pub fn stored(&self) -> Value {
+        let text = fs::read(self.file()).expect("a file");
+        serde_json::from_slice(&text).expect("JSON")
+    }
+
+    pub fn stored_tokens(&self) -> [Option<String>; 2] {
+        let stored = self.stored();
+        let text = |names: [&str; 2]| {
+            let value = names.iter().find_map(|name| stored.get(name)?.as_str());
+            value.map(str::to_owned)
+        };
+        [
+            text(["accessToken", "access_token"]),
+            text(["refreshToken", "refresh_token"]),
+        ]
+    }
+
+    /// Whether this token was in the file at some time.
+    pub fn has_held(&self, token: &str) -> bool {
+        self.seen.borrow().iter().any(|seen| seen == token)
+    }
+
+    fn note_tokens(&self) {
+        if self.file().is_file()
+            && serde_json::from_slice::<Value>(&fs::read(self.file()).expect("a file")).is_ok()
+        {
+            let tokens = self.stored_tokens();
+            self.seen.borrow_mut().extend(tokens.into_iter().flatten());
+        }
+    }
+
+    /// The program with the file and this style.
+    pub async fn fetch(&self, style: Style, arguments: &[&str]) -> Ran {
+        let file = self.file();
+        let given = style.arguments(&self.backend);
+        let given = given.iter().map(String::as_str);
+        let tokens = ["--tokens", file.to_str().expect("a readable path")];
+        self.run(
+            tokens
+                .into_iter()
+                .chain(given)
+                .chain(arguments.iter().copied()),
+        )
+        .await
+    }
+
+    /// The program with these arguments alone.
+    pub async fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
+        let child = self.start(arguments);
+        self.wait(child).await
+    }
+
+    pub fn start<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Child {
+        tokio::process::Command::new(program())
+            .args(arguments)
+            .env_remove("CLIENT_SECRET")
+            .env("RUST_LOG", "trace")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("it starts")
+    }
+
+    /// Waits for its end. Whatever it has said, no token is in it.
+    pub async fn wait(&self, child: Child) -> Ran {
+        let ended = timeout(LIMIT, child.wait_with_output()).await;
+        let output = ended.expect("it ends").expect("its output");
+        let ran = Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).expect("text"),
+            stderr: String::from_utf8(output.stderr).expect("text"),
+        };
+        self.note_tokens();
+        for token in self.seen.borrow().iter() {
+            assert!(!ran.stdout.contains(token), "a token on standard output");
+            assert!(!ran.stderr.contains(token), "a token on standard error");
+        }
+        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+        ran
+    }
+}
+
+/// Asks again and again until it is so; a test must not hang when it never is.
+pub async fn eventually(so: impl Fn() -> bool) {
+    let asking = async {
+        while !so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, asking).await.expect("it comes about");
+}
