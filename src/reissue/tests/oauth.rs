@@ -429,6 +429,7 @@ async fn the_user_is_asked_about_answers_without_tokens_only() {
 
 /// What a test's signer was asked for, as its "proof".
 fn proof(request: DpopRequest<'_>) -> Result<String, BoxError> {
+    assert_eq!(format!("{request:?}"), "DpopRequest { method: POST, .. }");
     let (method, uri) = (request.method(), request.uri());
     Ok(format!("{method}|{uri}|{}", request.nonce().unwrap_or("-")))
 }
