@@ -30,7 +30,7 @@ use tower_token_refresh::Session;
 use tower_token_refresh::TokenSet;
 
 /// Where a secret would be read by somebody else, or by nobody can say whom. `PORT` is the trap's.
-const BAD: [&str; 22] = [
+const BAD: [&str; 23] = [
     // Plain http to another machine, and to what only looks like this one.
     "http://issuer.example:PORT/token",
     "http://192.0.2.1:PORT/token",
@@ -41,6 +41,7 @@ const BAD: [&str; 22] = [
     // Userinfo.
     "http://user@127.0.0.1:PORT/token",
     "http://user:CANARY@127.0.0.1:PORT/token",
+    "https://user@issuer.example/token",
     "https://user:CANARY@issuer.example/token",
     "https://issuer.example@127.0.0.1:PORT/token",
     // No scheme, no host.
@@ -103,7 +104,7 @@ async fn is_refused<R: Reissue>(reissue: impl Fn() -> R, row: &str) {
     assert!(session.status().is_logged_in(), "{row}");
 }
 
-// shows S10: 22 bad endpoints, four reissuers, no connection.
+// shows S10: 23 bad endpoints, four reissuers, no connection.
 #[tokio::test]
 async fn a_bad_endpoint_is_refused_and_sees_nothing() {
     let body = r#"{"accessToken":"stolen","access_token":"stolen"}"#;

@@ -404,10 +404,10 @@ async fn a_request_that_is_half_sent_is_not_sent_twice() {
     }
 }
 
-// The server closes a connection right after its answer, without a word: whether the client has noticed
-// when the next reissue comes or not, that one is sent once, and goes through.
+// The server closes a connection right after its answer, without a word: whether the client notices
+// before the next reissue, while it writes that, or after, it is sent once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_died_between_two_reissues_costs_nothing() {
+async fn a_connection_that_died_between_two_reissues_sends_none_of_them_twice() {
     let acts = [good(raw::Then::Close), another(raw::Then::Keep)];
     for _ in 0..20 {
         let raw = Raw::scripted(acts.clone()).await;
