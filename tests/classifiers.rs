@@ -241,12 +241,8 @@ async fn a_grpc_call_that_is_unauthenticated_before_its_first_message_is_sent_ag
         true => Verdict::Refresh,
         false => Verdict::Abstain,
     });
-    assert!(
-        outcome(&denied, any_status.clone(), true)
-            .await
-            .is_made_good()
-    );
-    let done = outcome(&Rejection::grpc("0"), any_status.clone(), true).await;
+    assert!(outcome(&denied, any_status, true).await.is_made_good());
+    let done = outcome(&Rejection::grpc("0"), any_status, true).await;
     assert!(
         done.why.unwrap().is_not_replayed(),
         "a success was processed"
