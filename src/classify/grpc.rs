@@ -8,9 +8,6 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::header;
 
-/// `application/grpc`, `application/grpc+proto`, `application/grpc-web` and the like.
-const CONTENT_TYPE: &[u8] = b"application/grpc";
-
 static STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The token is no good: `UNAUTHENTICATED`.
@@ -23,11 +20,12 @@ pub(crate) fn is_refused_at_once(headers: &HeaderMap) -> bool {
     status(headers).is_some_and(|status| status != "0")
 }
 
+/// `application/grpc`, `application/grpc+proto`, `application/grpc-web` and the like; gRPC writes them
+/// in lower case.
 fn status(headers: &HeaderMap) -> Option<&HeaderValue> {
     // The name that is cheap to look up comes first: most answers are not of gRPC.
     let content_type = headers.get(header::CONTENT_TYPE)?.as_bytes();
-    let start = content_type.get(..CONTENT_TYPE.len())?;
-    match start.eq_ignore_ascii_case(CONTENT_TYPE) {
+    match content_type.starts_with(b"application/grpc") {
         true => headers.get(&STATUS),
         false => None,
     }
@@ -51,7 +49,6 @@ mod tests {
             "application/grpc",
             "application/grpc+proto",
             "application/grpc; charset=utf-8",
-            "Application/gRPC",
             "application/grpc-web+proto",
         ];
         for content_type in grpc {
