@@ -23,9 +23,11 @@ use tower_token_refresh::{
 async fn main() -> Result<(), BoxError> {
     let backend = Backend::start(Config::default()).await?;
     let base = backend.base();
-    // Redirects would be followed below the layer, out of its sight. And no proxy leads to loopback.
+    // Redirects would be followed below the layer, out of its sight, and retries could present a
+    // refresh token twice. And no proxy leads to loopback.
     let reqwest = reqwest::Client::builder()
         .redirect(Policy::none())
+        .retry(reqwest::retry::never())
         .no_proxy()
         .build()?;
 

@@ -18,5 +18,8 @@ pub mod home_made_codes {}
 #[doc = include_str!("../docs/issuers/oauth2.md")]
 pub mod oauth2 {}
 
+#[doc = include_str!("../docs/clients/reqwest.md")]
+pub mod reqwest {}
+
 #[doc = include_str!("../docs/what-happens-when.md")]
 pub mod what_happens_when {}

@@ -94,12 +94,12 @@ fn child(test: &str, shell: &str, path: &Path) -> Command {
     command
         .args(["-c", &format!("{shell}; exec \"$0\" \"$@\"")])
         .arg(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--ignored", "--nocapture"])
+        .args([test, "--exact", "--nocapture"])
         .env(PATH, path);
     command
 }
 
-/// `None` where somebody runs all ignored tests.
+/// `None` in the process that runs all tests.
 fn child_path() -> Option<PathBuf> {
     Some(std::env::var_os(PATH)?.into())
 }
@@ -114,8 +114,8 @@ fn succeeds(mut command: Command) {
     );
 }
 
+/// For the next test, in a process of its own: in this one it does nothing.
 #[test]
-#[ignore = "run by the next test, in a process of its own"]
 fn saves_under_this_mask() {
     if let Some(path) = child_path() {
         save(&path, 1).unwrap();
@@ -267,8 +267,8 @@ fn a_folder_that_takes_no_file_leaves_the_old_one() {
     assert_eq!(names(folder.path()), ["session.json"]);
 }
 
+/// For the next test, in a process of its own: in this one it does nothing.
 #[test]
-#[ignore = "run by the next test, in a process of its own"]
 fn saves_where_there_is_no_room() {
     let Some(path) = child_path() else { return };
     let error = save(&path, 2).unwrap_err();
@@ -316,8 +316,8 @@ fn whoever_reads_the_file_while_it_is_saved_sees_the_old_text_or_the_new_one() {
     assert_eq!(kept(&path), 199);
 }
 
+/// For the next test, in a process of its own: in this one it does nothing.
 #[test]
-#[ignore = "run by the next test, in a process of its own"]
 fn saves_until_it_is_killed() {
     let Some(path) = child_path() else { return };
     let store = FileStore::new(&path);
