@@ -159,9 +159,9 @@
 //!   with one [source](std::error::Error::source). A failure is followed by a pause: 1 s at first,
 //!   doubled each time up to a minute and spread at random
 //!   ([`cool_down`](SessionBuilder::cool_down)); as long as `Retry-After` asks, up to five minutes;
-//!   at least as long as the [`reissue_timeout`](SessionBuilder::reissue_timeout) when it is unknown
-//!   whether the issuer has processed the reissue, and at least a minute when the issuer does not
-//!   take it as it is configured. Requests are sent during the pause, and those that are rejected
+//!   at least a minute when the issuer does not take the reissue as it is configured; and where
+//!   nobody can say whether it was processed, the refresh token is *in doubt*, and is left alone as
+//!   [`LostReply`] says. Requests are sent during the pause, and those that are rejected
 //!   return at once, with the server's answer and the last failure. The first rejection after it
 //!   starts anew. There is no pause where nobody was asked: after a first look into the store that
 //!   failed, at the limit of reissues, or without a runtime.
@@ -274,19 +274,20 @@
 //! - A [`TokenStore`] is for one process. Several that share a login would need a store with a
 //!   claim on the reissue, which is not there yet: two of them can present one refresh token at the
 //!   same time.
-//! - The status of gRPC calls is not understood yet: a rejection is known by its HTTP status, its
-//!   headers or a code in a JSON body. Nor is `WWW-Authenticate` read.
+//! - Of a gRPC call only the head is read: a call that fails with `UNAUTHENTICATED` before its first
+//!   message is made good, and one that fails so later, with the status in its trailers, is not.
 //! - A rejection inside a successful answer is sent again only if the request is marked
 //!   [`ReplaySafe`], as the server may have processed it. A 401, or any other error that the
-//!   classifier reads as a rejection, is taken to say that it has not.
+//!   classifier reads as a rejection, is taken to say that it has not, and so is the status of a
+//!   gRPC call that failed before its first message.
 //! - The layer puts no limit on the time that the inner service takes: use a `Timeout`.
 //! - Wiping covers the buffers of this crate. Copies that the HTTP client makes while it sends,
 //!   what was left where you built a token, and memory that was swapped out are beyond it. What a
 //!   reissuer or a store of your own says in its errors is passed on as their source.
-//! - No client can exclude that the issuer's answer is lost on its way. The same refresh token is
-//!   then presented again after the pause of P5; an issuer that takes each one only once will
-//!   refuse it, and the session ends. A process that is killed before the save is done has lost its
-//!   tokens likewise.
+//! - No client can exclude that the issuer's answer is lost on its way ([`LostReply`]). An issuer
+//!   that takes each refresh token once, and has no grace window, will refuse it when it is
+//!   presented again, and the session ends. A process that is killed between the answer and the
+//!   save has lost its tokens likewise, and knows of no doubt when it is started again.
 
 #![warn(
     missing_debug_implementations,
@@ -303,6 +304,8 @@ mod classify;
 mod coordinator;
 mod error;
 mod future;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod json;
 mod layer;
 mod options;
@@ -326,6 +329,7 @@ pub use classify::Or;
 pub use classify::Verdict;
 pub use classify::classify_fn;
 pub use coordinator::FailureStats;
+pub use coordinator::LostReply;
 pub use coordinator::SessionStatus;
 pub use coordinator::Stats;
 pub use error::BoxError;

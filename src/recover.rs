@@ -14,6 +14,7 @@ use tower_service::Service;
 use crate::body::ResponseBody;
 use crate::classify::Classify;
 use crate::classify::Verdict;
+use crate::classify::is_refused_at_once;
 use crate::coordinator::Next;
 use crate::coordinator::Ticket;
 use crate::error::BoxError;
@@ -31,7 +32,8 @@ use crate::token::Stamp;
 /// processed it.
 ///
 /// Only asked for where the answer does not exclude that: an error code inside a successful
-/// response ([`ErrorCodes::in_success`](crate::ErrorCodes::in_success)). A 401 does.
+/// response ([`ErrorCodes::in_success`](crate::ErrorCodes::in_success)). A 401 does, and so does the
+/// answer of a gRPC call that failed before its first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "a marker has nothing to add")]
 pub struct ReplaySafe;
@@ -243,7 +245,8 @@ where
 
     /// Why waiting is of no use for this request, where that is known already.
     fn cannot_be_replayed<ResBody>(&self, rejection: &Response<ResBody>) -> Option<RefreshError> {
-        let processed = rejection.status().is_success();
+        let says_processed = rejection.status().is_success();
+        let processed = says_processed && !is_refused_at_once(rejection.headers());
         if processed && self.head.extensions.get::<ReplaySafe>().is_none() {
             return Some(not_replayed(NotReplayed::MayBeProcessed));
         }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::attach::Attach;
 use crate::coordinator::Admitted;
 use crate::coordinator::Coordinator;
+use crate::coordinator::LostReply;
 use crate::coordinator::Next;
 use crate::coordinator::Rules;
 use crate::coordinator::SessionStatus;
@@ -84,6 +85,7 @@ impl Session {
             waiter_limit: 1 << 20,
             reissue_limit: (5, Duration::from_secs(30)),
             cool_down: (Duration::from_secs(1), Duration::from_secs(60)),
+            lost_reply: LostReply::strict(),
             runtime: None,
         }
     }
@@ -334,6 +336,7 @@ pub struct SessionBuilder {
     waiter_limit: usize,
     reissue_limit: (u32, Duration),
     cool_down: (Duration, Duration),
+    lost_reply: LostReply,
     runtime: Option<Handle>,
 }
 
@@ -363,8 +366,8 @@ impl SessionBuilder {
         self
     }
 
-    /// The longest a reissue may take; 10 s unless set. Past it the outcome is unknown, and the same
-    /// refresh token is not presented again for as long once more.
+    /// The longest a reissue may take, all its tries together; 10 s unless set. Past it the outcome
+    /// is unknown: see [`lost_reply`](Self::lost_reply).
     pub fn reissue_timeout(mut self, limit: Duration) -> Self {
         self.reissue_timeout = limit;
         self
@@ -405,6 +408,13 @@ impl SessionBuilder {
         self
     }
 
+    /// What to do when the refresh token was sent and no answer came that could be used;
+    /// [`LostReply::strict`] unless set.
+    pub fn lost_reply(mut self, policy: LostReply) -> Self {
+        self.lost_reply = policy;
+        self
+    }
+
     /// The runtime that refreshes run on; the one of whoever starts it unless set.
     ///
     /// For programs that shut down runtimes which have used the session, or that poll requests
@@ -437,6 +447,7 @@ impl SessionBuilder {
         Settings {
             attach,
             attempt: self.attempt(),
+            lost_reply: self.lost_reply.or_quarantine(self.reissue_timeout),
             refresh_ahead: self.refresh_ahead,
             reissue_timeout: self.reissue_timeout,
             runtime: self.runtime.clone(),
@@ -450,7 +461,7 @@ impl SessionBuilder {
     fn rules(&self) -> Rules {
         Rules {
             attempt: self.attempt(),
-            quarantine: self.reissue_timeout,
+            abandoned: self.reissue_timeout,
             cool_down: self.cool_down,
             window: self.reissue_limit,
             self_sufficient: self.self_sufficient,
@@ -477,6 +488,9 @@ impl SessionBuilder {
         check_duration("the longest cool_down", longest, MOST_TIMEOUT)?;
         if let Some(window) = self.refresh_ahead {
             check_duration("refresh_ahead", window, MOST_AHEAD)?;
+        }
+        for (what, duration) in self.lost_reply.durations() {
+            check_duration(what, duration, MOST_AHEAD)?;
         }
         if first > longest {
             let message = "the first cool_down is longer than the longest";

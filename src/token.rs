@@ -136,6 +136,13 @@ secret! {
     RefreshToken, "refresh token"
 }
 
+impl RefreshToken {
+    /// A mark to recognise it by, of no use to anybody without the key.
+    pub(crate) fn fingerprint(&self, key: &RandomState) -> u64 {
+        key.hash_one(self.expose())
+    }
+}
+
 /// One login's tokens: what the issuer handed out together.
 ///
 /// ```
@@ -322,6 +329,12 @@ impl TokenSet {
         }
     }
 
+    /// The same without a refresh token.
+    pub(crate) fn without_refresh_token(mut self) -> Self {
+        self.refresh_token = None;
+        self
+    }
+
     /// A mark to recognise these tokens by, of no use to anybody without the key.
     pub(crate) fn fingerprint(&self, key: &RandomState) -> u64 {
         let refresh_token = self.refresh_token.as_ref().map(RefreshToken::expose);
@@ -341,6 +354,13 @@ impl TokenSet {
             _ => false,
         };
         self.access_token.same(&other.access_token) & same_refresh
+    }
+
+    /// As if it had come then.
+    #[cfg(test)]
+    pub(crate) fn obtained(mut self, now: &Now) -> Self {
+        self.obtained = *now;
+        self
     }
 
     /// A clock that is wrong must not make a token that has just come look dead: an expiry that is
@@ -398,6 +418,7 @@ impl fmt::Debug for TokenSet {
             .field("refresh_token", &self.refresh_token)
             .field("identity", &self.identity)
             .field("expires_at", &self.expires_at())
+            .field("in_doubt", &self.in_doubt)
             .finish_non_exhaustive()
     }
 }

@@ -20,10 +20,13 @@ use support::get;
 use tower::Layer;
 use tower::ServiceExt;
 use tower::service_fn;
+use tower_token_refresh::ClientCredentials;
 use tower_token_refresh::CookieReissue;
 use tower_token_refresh::ErrorCodes;
 use tower_token_refresh::JsonReissue;
+use tower_token_refresh::LostReply;
 use tower_token_refresh::RefreshError;
+use tower_token_refresh::RefreshGrant;
 use tower_token_refresh::ReissueError;
 use tower_token_refresh::Session;
 use tower_token_refresh::SessionBuilder;
@@ -101,6 +104,8 @@ fn answering(
             .status(status)
             .header("content-type", "application/json")
             .header("set-cookie", format!("refreshToken={MARK}-rotated"))
+            .header("dpop-nonce", format!("{MARK}-nonce"))
+            .header("www-authenticate", format!("Bearer error=\"{MARK}\""))
             .body(Full::from(body))
             .unwrap()
     }
@@ -124,9 +129,44 @@ fn issuers() -> Vec<SessionBuilder> {
         (200, r#"{"accessToken":"c4n4ry-access-1"}"#),
         (401, r#"{"code":"T-003","message":"c4n4ry"}"#),
         (400, r#"{"code":"c4n4ry","message":"c4n4ry"}"#),
+        (
+            200,
+            r#"{"access_token":"c4n4ry-new","refresh_token":"c4n4ry-next"}"#,
+        ),
+        (
+            200,
+            r#"{"access_token":"c4n4ry-new","token_type":"c4n4ry"}"#,
+        ),
+        (
+            400,
+            r#"{"error":"invalid_grant","error_description":"c4n4ry"}"#,
+        ),
+        (
+            400,
+            r#"{"error":"use_dpop_nonce","error_description":"c4n4ry"}"#,
+        ),
+        (401, r#"{"error":"c4n4ry"}"#),
         (302, "c4n4ry"),
         (500, "c4n4ry"),
         (503, "c4n4ry"),
+        (
+            200,
+            r#"{"access_token":"c4n4ry-new","refresh_token":"c4n4ry-next","token_type":"c4n4ry"}"#,
+        ),
+        (
+            200,
+            r#"{"access_token":"c4n4ry-access-1","expires_in":"c4n4ry"}"#,
+        ),
+        (200, r#"{"error":"c4n4ry","error_description":"c4n4ry"}"#),
+        (
+            400,
+            r#"{"error":"invalid_grant","error_description":"c4n4ry"}"#,
+        ),
+        (
+            400,
+            r#"{"error":"use_dpop_nonce","error_description":"c4n4ry"}"#,
+        ),
+        (401, r#"{"error":"invalid_client","error_uri":"c4n4ry"}"#),
     ];
     let mut builders = Vec::new();
     for (status, body) in bodies {
@@ -139,8 +179,30 @@ fn issuers() -> Vec<SessionBuilder> {
             JsonReissue::post(url, client.clone()).refused("T-003"),
         ));
         builders.push(Session::builder(
-            CookieReissue::post(url, client).refused("T-003"),
+            CookieReissue::post(url, client.clone()).refused("T-003"),
         ));
+        builders.push(Session::builder(
+            RefreshGrant::post(url, client.clone())
+                .basic("app", format!("{MARK}-secret"))
+                .param("assertion", MARK)
+                .dpop(|_| Ok(format!("{MARK}-proof")))
+                .on_error(|answer| {
+                    tracing::info!(?answer);
+                    None
+                }),
+        ));
+        builders.push(Session::builder(
+            ClientCredentials::post(url, client.clone())
+                .client_in_body("app", format!("{MARK}-secret"))
+                .dpop(|request| {
+                    tracing::info!(?request);
+                    Err("no key".into())
+                }),
+        ));
+        let grant = RefreshGrant::post(url, client.clone()).client_in_body("id", "c4n4ry-secret");
+        builders.push(Session::builder(grant).lost_reply(LostReply::OKTA));
+        let broken = RefreshGrant::post(url, client).dpop(|_| Ok("c4n4ry\nproof".to_owned()));
+        builders.push(Session::builder(broken));
     }
     builders.push(Session::builder(reissue_fn(|request| async move {
         let _request = request;

@@ -316,8 +316,9 @@ fn a_request_on_a_runtime_that_was_entered_and_is_not_driven_gets_its_answer() {
     let (_session, client) = hopeless(&world);
     let stalled = runtime();
     let _entered = stalled.enter();
-    let answer = block_on(client.get()).unwrap();
-    assert!(answer.why.unwrap().is_outcome_unknown());
+    let why = block_on(client.get()).unwrap().why.unwrap();
+    assert!(why.is_transient());
+    assert!(!why.is_outcome_unknown(), "the issuer was never asked");
 }
 
 // shows P4: a request that moves while it waits, from a runtime that stands still or is gone.

@@ -4,15 +4,18 @@
 //! one ([`Verdict::Inspect`]), up to a limit. It is called on the path of every request: it must be
 //! quick, and it cannot wait.
 
+mod challenge;
 mod default;
 mod error_codes;
 mod function;
+mod grpc;
 mod or;
 
 pub use default::DefaultClassifier;
 pub use error_codes::ErrorCodes;
 pub use function::ClassifyFn;
 pub use function::classify_fn;
+pub(crate) use grpc::is_refused_at_once;
 pub use or::Or;
 
 use std::sync::Arc;

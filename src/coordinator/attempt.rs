@@ -26,6 +26,7 @@ use super::Gate;
 use super::Offer;
 use super::Outcome;
 use super::Running;
+use super::lost_reply::Tries;
 use super::state::Cause;
 use super::state::Failure;
 use super::state::Settled;
@@ -63,8 +64,8 @@ fn id_of(coordinator: &Coordinator) -> usize {
 enum Completion {
     Ended(RefreshError),
     Failed(RefreshError, Option<Duration>),
-    Installed(Fetched, bool),
-    Loaded(Option<TokenSet>),
+    Installed(Box<Fetched>, bool),
+    Loaded(Option<Box<TokenSet>>),
     Refused(RefreshError),
     Saved(bool),
     Unchanged,
@@ -127,6 +128,7 @@ async fn superseded(mut outcome: watch::Receiver<Option<Outcome>>) {
 }
 
 type Prepared = Result<Fetched, Completion>;
+type Asked = Result<TokenSet, ReissueError>;
 
 async fn prepare(guard: &mut Guard, gate: Gate) -> (Option<OwnedMutexGuard<()>>, Prepared) {
     let limit = guard.coordinator.settings.store_timeout * 2;
@@ -211,7 +213,7 @@ impl Guard {
         match self.coordinator.load().await {
             Err(error) => Err(Completion::Failed(error, None)),
             Ok(None) if self.coordinator.settings.self_sufficient => self.reissue(None).await,
-            Ok(tokens) => Err(Completion::Loaded(tokens)),
+            Ok(tokens) => Err(Completion::Loaded(tokens.map(Box::new))),
         }
     }
 
@@ -256,28 +258,58 @@ impl Guard {
     }
 
     async fn reissue(&mut self, current: Option<TokenSet>) -> Prepared {
-        let begun = self
-            .coordinator
-            .with(|inner, now| inner.state.begin_reissue(self.start.number, now));
-        begun.map_err(|error| Completion::Failed(error, None))?;
-        count(&self.coordinator.counters.reissues);
-        // Dropped from here on, nobody can say what became of the refresh token.
-        self.on_drop = Some(Completion::Failed(
-            RefreshError::new(Kind::Interrupted),
-            None,
-        ));
-        match self.ask(ReissueRequest::new(current.clone())).await {
+        let settings = &self.coordinator.settings;
+        let mut tries = Tries::new(
+            &settings.lost_reply,
+            settings.reissue_timeout,
+            Instant::now(),
+        );
+        let mut answer = self.try_once(&mut tries, &current).await?;
+        let mut lost = is_lost(&answer);
+        while is_lost(&answer) && current.as_ref().is_some_and(is_renewable) {
+            let Some(pause) = tries.pause(Instant::now()) else {
+                break;
+            };
+            let _: Option<()> = timeout(pause, std::future::pending()).await;
+            match self.try_once(&mut tries, &current).await {
+                Ok(next) => answer = next,
+                Err(_) => break,
+            }
+            lost |= is_lost(&answer);
+        }
+        match answer {
             Ok(tokens) => self.accept(tokens, current).await,
-            Err(error) => self.explain(error, current).await,
+            Err(error) => self.explain(error, lost, current).await,
         }
     }
 
+    /// One try, unless there is no time left or a limit is reached.
+    async fn try_once(
+        &mut self,
+        tries: &mut Tries,
+        current: &Option<TokenSet>,
+    ) -> Result<Asked, Completion> {
+        let failed = |error| Completion::Failed(error, None);
+        let limit = tries.next(Instant::now());
+        let limit = limit.ok_or_else(|| failed(RefreshError::new(Kind::OutcomeUnknown)))?;
+        let begun = self.coordinator.with(|inner, now| {
+            let sent = current.as_ref().and_then(TokenSet::refresh_token);
+            inner.sent = sent.cloned();
+            inner.state.begin_reissue(self.start.number, now)
+        });
+        begun.map_err(failed)?;
+        count(&self.coordinator.counters.reissues);
+        // Dropped from here on, nobody can say what became of the refresh token.
+        self.on_drop = Some(failed(RefreshError::new(Kind::Interrupted)));
+        Ok(self.ask(ReissueRequest::new(current.clone()), limit).await)
+    }
+
     /// Calls the reissuer, with a deadline; a panic is an unknown outcome.
-    async fn ask(&self, request: ReissueRequest) -> Result<TokenSet, ReissueError> {
+    async fn ask(&self, request: ReissueRequest, limit: Duration) -> Asked {
         let coordinator = &*self.coordinator;
         let call = async { coordinator.reissue.reissue(request).await };
         let call = REISSUING.scope(id_of(coordinator), AssertUnwindSafe(call).catch_unwind());
-        match timeout(coordinator.settings.reissue_timeout, call).await {
+        match timeout(limit, call).await {
             Some(Ok(answer)) => answer,
             Some(Err(_)) => Err(ReissueError::unknown("the reissuer panicked")),
             None => Err(ReissueError::unknown(
@@ -299,6 +331,15 @@ impl Guard {
                 .await;
             return Err(Completion::Failed(RefreshError::new(Kind::SameToken), None));
         }
+        // An issuer may answer a second try with an older pair than one that is known already.
+        let spent = |token: &RefreshToken| self.coordinator.lock().is_spent(token);
+        let tokens = match tokens.refresh_token().is_some_and(spent) {
+            true => {
+                tracing::warn!("the issuer handed out a refresh token that was used up before");
+                tokens.without_refresh_token()
+            }
+            false => tokens,
+        };
         let tokens = tokens.inherit(&current);
         Ok(Fetched {
             tokens,
@@ -307,7 +348,12 @@ impl Guard {
     }
 
     /// What the issuer's refusal, or its silence, means for the session.
-    async fn explain(&self, error: ReissueError, current: Option<TokenSet>) -> Prepared {
+    async fn explain(
+        &self,
+        error: ReissueError,
+        lost: bool,
+        current: Option<TokenSet>,
+    ) -> Prepared {
         let kind = match error.kind {
             ReissueErrorKind::Misconfigured => Kind::Misconfigured,
             ReissueErrorKind::Transient => Kind::Transient,
@@ -321,8 +367,12 @@ impl Guard {
                 };
             }
         };
-        self.keep_rotated(error.rotated.clone(), current.as_ref())
-            .await;
+        if error.rotated.is_some() {
+            self.keep_rotated(error.rotated.clone(), current.as_ref())
+                .await;
+        } else if lost {
+            self.keep_doubt().await;
+        }
         let retry_after = error.retry_after;
         Err(Completion::Failed(
             RefreshError::with_source(kind, error),
@@ -340,6 +390,7 @@ impl Guard {
             if counts {
                 let tokens = current.rotated(rotated);
                 inner.put(&self.coordinator.settings.attach, Some(tokens));
+                inner.state.set_doubt(None);
             }
             counts
         });
@@ -348,8 +399,21 @@ impl Guard {
         }
     }
 
+    /// Nobody can say whether the refresh token is spent: that is kept before anybody is told.
+    async fn keep_doubt(&self) {
+        let number = self.start.number;
+        let settings = &self.coordinator.settings;
+        if self
+            .coordinator
+            .with(|inner, now| inner.lose_reply(number, settings, now))
+        {
+            self.set_right().await;
+        }
+    }
+
     /// Saves, then publishes, then settles (P13). Called with the gate held.
     async fn commit(mut self, fetched: Fetched) {
+        let fetched = Box::new(fetched);
         self.on_drop = Some(Completion::Installed(fetched.clone(), false));
         if !self.coordinator.lock().state.counts(self.start.number) {
             self.coordinator.offer(&self.start, fetched.tokens);
@@ -381,6 +445,8 @@ impl Guard {
         let _unwritten = self.coordinator.sync_when_dropped();
         if let Err(error) = self.coordinator.write_truth().await {
             tracing::warn!(%error, "the token store could not be written");
+            self.coordinator
+                .with(|inner, _| inner.state.mark_saved(!inner.dirty));
         }
     }
 
@@ -442,6 +508,9 @@ impl Coordinator {
         let attach = &self.settings.attach;
         self.with(|inner, now| {
             let facts = |tokens: &TokenSet, saved| self.facts(tokens, saved, now);
+            if matches!(&completion, Completion::Failed(error, _) if error.kind() == Kind::Interrupted) {
+                inner.lose_reply(number, &self.settings, now);
+            }
             let mut issued = false;
             let (settled, tokens) = match completion {
                 Completion::Ended(error) => (Settled::Ended(error), None),
@@ -461,7 +530,7 @@ impl Coordinator {
                 }
                 Completion::Loaded(tokens) => {
                     let token = tokens.as_ref().map(|tokens| facts(tokens, true));
-                    (Settled::Loaded(token), tokens.map(|tokens| (tokens, true)))
+                    (Settled::Loaded(token), tokens.map(|tokens| (*tokens, true)))
                 }
                 Completion::Refused(error) => (Settled::Refused(error), None),
                 Completion::Saved(saved) => (Settled::Saved(saved), None),
@@ -512,6 +581,15 @@ impl fmt::Debug for Guard {
             .field("start", &self.start)
             .finish_non_exhaustive()
     }
+}
+
+/// The refresh token may be spent, and nothing came back for it.
+fn is_lost(answer: &Asked) -> bool {
+    matches!(answer, Err(error) if error.kind == ReissueErrorKind::Unknown && error.rotated.is_none())
+}
+
+fn is_renewable(tokens: &TokenSet) -> bool {
+    tokens.refresh_token().is_some()
 }
 
 /// By the wall clock: these tokens were fetched in another process.

@@ -24,6 +24,7 @@ impl Coordinator {
             let tokens = tokens.received(now);
             let start = inner.state.log_in(self.facts(&tokens, false, now), now);
             inner.put(&self.settings.attach, Some(tokens));
+            inner.spent.clear();
             (inner.running.take(), inner.begin(self, start))
         });
         settle_replaced(previous, EndReason::Replaced);

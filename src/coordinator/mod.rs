@@ -16,6 +16,7 @@
 
 mod attempt;
 mod login;
+mod lost_reply;
 mod state;
 mod stats;
 mod status;
@@ -23,6 +24,7 @@ mod storage;
 mod ticket;
 mod watchdog;
 
+pub use lost_reply::LostReply;
 pub(crate) use state::Rules;
 pub use stats::FailureStats;
 pub use stats::Stats;
@@ -64,6 +66,8 @@ use crate::store::DynTokenStore;
 use crate::time::Now;
 use crate::time::timeout;
 use crate::token::AccessToken;
+use crate::token::InDoubt;
+use crate::token::RefreshToken;
 use crate::token::Stamp;
 use crate::token::TokenSet;
 
@@ -73,6 +77,7 @@ pub(crate) struct Settings {
     pub(crate) attach: Attach,
     /// The longest an attempt can take.
     pub(crate) attempt: Duration,
+    pub(crate) lost_reply: LostReply,
     pub(crate) refresh_ahead: Option<Duration>,
     pub(crate) reissue_timeout: Duration,
     pub(crate) runtime: Option<Handle>,
@@ -121,6 +126,10 @@ struct Inner {
     /// Marks of the tokens that were replaced: a store that lags behind shows them
     /// again, and they are no news.
     past: VecDeque<u64>,
+    /// The same of refresh tokens alone, of this login.
+    spent: VecDeque<u64>,
+    /// The refresh token that was sent last.
+    sent: Option<RefreshToken>,
     /// Makes the marks worthless to others.
     key: RandomState,
     /// The store may not hold `tokens`.
@@ -380,7 +389,7 @@ impl Coordinator {
     fn with<R>(&self, change: impl FnOnce(&mut Inner, &Now) -> R) -> R {
         let now = Now::read();
         let mut inner = self.lock();
-        let abandoned = inner.abandon_overdue(&now);
+        let abandoned = inner.abandon_overdue(&self.settings, &now);
         let was_dirty = inner.dirty;
         let result = change(&mut inner, &now);
         if inner.dirty && !was_dirty {
@@ -427,11 +436,11 @@ impl Coordinator {
 
     fn facts(&self, tokens: &TokenSet, saved: bool, now: &Now) -> Token {
         let renewable = self.settings.self_sufficient || tokens.refresh_token().is_some();
-        Token::new(
-            tokens.lifetime(self.settings.refresh_ahead, now),
-            renewable,
-            saved,
-        )
+        let lifetime = tokens.lifetime(self.settings.refresh_ahead, now);
+        let restored = |doubt| self.settings.lost_reply.until_restored(&doubt, now);
+        let mut token = Token::new(lifetime, renewable, saved);
+        token.in_doubt = tokens.in_doubt().map(restored);
+        token
     }
 
     /// Waits for the gate for at most `limit`: as long as those before it may take. A gate that does
@@ -456,6 +465,8 @@ impl Inner {
             header: None,
             revision: 0,
             past: VecDeque::new(),
+            spent: VecDeque::new(),
+            sent: None,
             key: RandomState::new(),
             dirty: false,
             straggler: false,
@@ -489,12 +500,48 @@ impl Inner {
         self.header = tokens
             .as_ref()
             .and_then(|tokens| attach.render(tokens.access_token()));
-        if let Some(old) = std::mem::replace(&mut self.tokens, tokens) {
-            self.past.truncate(MOST_PAST - 1);
-            self.past.push_front(old.fingerprint(&self.key));
+        if let Some(old) = mem::replace(&mut self.tokens, tokens) {
+            self.remember(&old);
         }
         self.revision += 1;
         self.dirty = true;
+    }
+
+    fn remember(&mut self, old: &TokenSet) {
+        let now = self.tokens.as_ref();
+        if !now.is_some_and(|now| now.same_tokens(old)) {
+            push(&mut self.past, old.fingerprint(&self.key));
+        }
+        let (old, now) = (old.refresh_token(), now.and_then(TokenSet::refresh_token));
+        if let (Some(old), Some(now)) = (old, now)
+            && !now.same(old)
+        {
+            push(&mut self.spent, old.fingerprint(&self.key));
+        }
+    }
+
+    /// Has this login used this refresh token up, and got another for it?
+    fn is_spent(&self, token: &RefreshToken) -> bool {
+        self.spent.contains(&token.fingerprint(&self.key))
+    }
+
+    /// The answer to what this attempt has sent is lost: its refresh token is in doubt from now on.
+    /// `false` where there is nothing to doubt, or no more than before.
+    fn lose_reply(&mut self, number: u64, settings: &Settings, now: &Now) -> bool {
+        let (Some(tokens), Some(sent)) = (self.tokens.clone(), self.sent.clone()) else {
+            return false;
+        };
+        let Some(asked) = self.state.lose_reply(number) else {
+            return false;
+        };
+        let tries = tokens.in_doubt().map_or(0, |doubt| doubt.tries);
+        // It may have come from the store, where the access token beside it was no good.
+        let tokens = tokens.rotated(sent);
+        let doubt = InDoubt::new(now.wall, tries.saturating_add(1));
+        let until = settings.lost_reply.until(&doubt, asked, now);
+        self.put(&settings.attach, Some(tokens.with_in_doubt(doubt)));
+        self.state.set_doubt(Some(until));
+        true
     }
 
     /// The store has been given the truth, or could not be. A write that was given up before may
@@ -529,15 +576,25 @@ impl Inner {
         RefreshError::with_source(Kind::Store, "the transaction before this one does not end")
     }
 
-    fn abandon_overdue(&mut self, now: &Now) -> Option<(watch::Sender<Option<Outcome>>, Outcome)> {
+    fn abandon_overdue(
+        &mut self,
+        settings: &Settings,
+        now: &Now,
+    ) -> Option<(watch::Sender<Option<Outcome>>, Outcome)> {
         let (number, outcome) = self.state.abandon_overdue(now.instant)?;
         self.gate = Gate::default();
+        self.lose_reply(number, settings, now);
         let running = self
             .running
             .as_ref()
             .filter(|running| running.start.number == number)?;
         Some((running.outcome.clone(), outcome))
     }
+}
+
+fn push(marks: &mut VecDeque<u64>, mark: u64) {
+    marks.truncate(MOST_PAST - 1);
+    marks.push_front(mark);
 }
 
 impl fmt::Debug for Coordinator {

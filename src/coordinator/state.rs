@@ -31,8 +31,8 @@ const MISCONFIGURED: Duration = Duration::from_secs(60);
 pub(crate) struct Rules {
     /// The longest an attempt can take: past it, it is abandoned.
     pub(crate) attempt: Duration,
-    /// How long the same refresh token is not presented again after an unknown outcome.
-    pub(crate) quarantine: Duration,
+    /// How long nobody tries again after an attempt that was abandoned before the issuer was asked.
+    pub(crate) abandoned: Duration,
     /// The first and the longest cool-down after a transient failure.
     pub(crate) cool_down: (Duration, Duration),
     /// At most so many reissues in so long a time.
@@ -76,6 +76,8 @@ pub(crate) struct Token {
     pub(crate) renewable: bool,
     /// The store has it.
     pub(crate) saved: bool,
+    /// The refresh token may be spent, and is left alone until then.
+    pub(crate) in_doubt: Option<Instant>,
     rejected: Rejected,
     /// A refresh ahead of expiry was refused: no further reissue is tried (P6).
     refused: Option<RefreshError>,
@@ -87,6 +89,7 @@ impl Token {
             lifetime,
             renewable,
             saved,
+            in_doubt: None,
             rejected: Rejected::No,
             refused: None,
         }
@@ -110,8 +113,10 @@ struct Attempt {
     /// New requests wait for it.
     blocking: bool,
     abandoned: bool,
-    /// The issuer was asked.
-    asked: bool,
+    /// The issuer was asked: when first.
+    asked: Option<Instant>,
+    /// It has put the refresh token in doubt.
+    doubted: bool,
 }
 
 /// What an attempt is to do.
@@ -330,6 +335,7 @@ impl State {
     pub(crate) fn log_in(&mut self, token: Token, now: &Now) -> Start {
         self.new_epoch(Login::Live(token));
         self.generation += 1;
+        self.leave_alone();
         self.start(Cause::Login, true, now.instant)
     }
 
@@ -370,9 +376,35 @@ impl State {
             self.reissues.push_back(now.instant);
         }
         if let Some(attempt) = self.running() {
-            attempt.asked = true;
+            attempt.asked.get_or_insert(now.instant);
         }
         Ok(())
+    }
+
+    /// When this attempt first asked the issuer, if its answer is lost now and was not lost before:
+    /// an attempt puts its refresh token in doubt once.
+    pub(crate) fn lose_reply(&mut self, number: u64) -> Option<Instant> {
+        let attempt = self.attempt.as_mut()?;
+        let asked = attempt.asked.filter(|_| attempt.number == number)?;
+        (!std::mem::replace(&mut attempt.doubted, true)).then_some(asked)
+    }
+
+    /// The refresh token is left alone until then, or is not in doubt any more.
+    pub(crate) fn set_doubt(&mut self, in_doubt: Option<Instant>) {
+        if let Login::Live(token) = &mut self.login {
+            token.in_doubt = in_doubt;
+        }
+        self.leave_alone();
+    }
+
+    /// A refresh token in doubt is not presented before its time, whatever else ends a pause.
+    fn leave_alone(&mut self) {
+        let until = self.token().and_then(|token| token.in_doubt);
+        let Some(until) = until else { return };
+        if self.cooling.as_ref().is_none_or(|it| it.until < until) {
+            let error = RefreshError::new(Kind::OutcomeUnknown);
+            self.cooling = Some(Cooling { until, error });
+        }
     }
 
     /// Does the result of this attempt still count? Not after a login, a logout, an end, or the
@@ -420,7 +452,7 @@ impl State {
             return None;
         }
         attempt.abandoned = true;
-        let (number, cause) = (attempt.number, attempt.cause);
+        let (number, cause, asked) = (attempt.number, attempt.cause, attempt.asked);
         let outcome = match cause {
             Cause::Load => {
                 self.attempt = None;
@@ -432,9 +464,12 @@ impl State {
                 Ok(())
             }
             Cause::End(_) | Cause::Reissue => {
-                let error = RefreshError::new(Kind::OutcomeUnknown);
+                let error = RefreshError::new(match asked {
+                    Some(_) => Kind::OutcomeUnknown,
+                    None => Kind::NotStarted,
+                });
                 self.cooling = Some(Cooling {
-                    until: now + self.rules.quarantine,
+                    until: now + self.rules.abandoned,
                     error: error.clone(),
                 });
                 Err(error)
@@ -479,6 +514,7 @@ impl State {
             Login::Live(token) => SessionStatus::LoggedIn {
                 generation: self.generation,
                 saved: token.saved,
+                in_doubt: token.in_doubt.is_some(),
             },
         }
     }
@@ -550,7 +586,8 @@ impl State {
             deadline,
             blocking,
             abandoned: false,
-            asked: false,
+            asked: None,
+            doubted: false,
         });
         Start {
             number,
@@ -589,6 +626,7 @@ impl State {
         self.login = Login::Live(token);
         self.cooling = None;
         self.failures = 0;
+        self.leave_alone();
     }
 
     fn load(&mut self, token: Option<Token>) {
@@ -608,7 +646,8 @@ impl State {
 
     fn fail(&mut self, attempt: &Attempt, failure: Failure, now: Instant) -> RefreshError {
         let is_load = attempt.cause == Cause::Load;
-        if is_load && attempt.asked {
+        let asked = attempt.asked.is_some();
+        if is_load && asked {
             // The store was read, and was empty: the issuer was asked for the first token.
             self.login = Login::Absent;
         }
@@ -618,10 +657,12 @@ impl State {
             failure.error.kind(),
             Kind::NoRuntime | Kind::NotStarted | Kind::ReissueLimit
         );
-        if attempt.asked || !(is_load || unasked) {
+        if asked || !(is_load || unasked) {
             self.failures = self.failures.saturating_add(1);
+            let until = now + self.cool_down(&failure);
+            let in_doubt = self.token().and_then(|token| token.in_doubt);
             self.cooling = Some(Cooling {
-                until: now + self.cool_down(&failure),
+                until: in_doubt.map_or(until, |until_then| until.max(until_then)),
                 error: failure.error.clone(),
             });
         }
@@ -641,7 +682,6 @@ impl State {
             .min(MOST_RETRY_AFTER);
         let least = match failure.error.kind() {
             Kind::Misconfigured => MISCONFIGURED,
-            _ if failure.error.is_outcome_unknown() => self.rules.quarantine,
             _ => Duration::ZERO,
         };
         backoff.max(asked).max(least)

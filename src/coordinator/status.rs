@@ -22,6 +22,9 @@ pub enum SessionStatus {
         /// The store has these tokens. While it does not, they are used from memory and saving goes
         /// on in the background (P13).
         saved: bool,
+        /// The refresh token may be spent, as an answer of the issuer was lost: see
+        /// [`LostReply`](crate::LostReply). The access token goes on being used.
+        in_doubt: bool,
     },
     /// Nobody has logged in yet, or [`logout`](crate::Session::logout) was called.
     LoggedOut,
@@ -34,6 +37,12 @@ impl SessionStatus {
     #[must_use]
     pub fn is_logged_in(&self) -> bool {
         matches!(self, Self::LoggedIn { .. })
+    }
+
+    /// The refresh token may be spent, as an answer of the issuer was lost.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self, Self::LoggedIn { in_doubt: true, .. })
     }
 
     /// How the session ended, if it did.

@@ -2,7 +2,8 @@
 //!
 //! The error code decides first, then the status. What cannot be read is never taken for a refusal
 //! (P6), and after a success that cannot be read the refresh token may be spent: that is *unknown*.
-//! No message quotes a body (P12): a code is named only where the user had named it before.
+//! No message quotes a body (P12): a code is named only where the user or a standard had named it
+//! before.
 
 use std::time::Duration;
 use std::time::SystemTime;

@@ -111,7 +111,7 @@ fn is_cookie_value(value: &str) -> bool {
 }
 
 /// The refresh token that an answer sets, if it sets one that lives.
-fn rotated(
+pub(super) fn rotated(
     headers: &HeaderMap,
     name: &str,
     now: SystemTime,

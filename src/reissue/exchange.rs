@@ -3,9 +3,7 @@
 //! The client's type ends here: a reissue is rare and slow, and so the reissuers over a client have
 //! no type parameters. What an answer means stands in [`answer`](super::answer).
 
-use std::error::Error;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -33,6 +31,7 @@ use zeroize::Zeroizing;
 use super::ReissueError;
 use super::answer::Contract;
 use super::document::Document;
+use super::unanswered::unanswered;
 use crate::attach;
 use crate::attach::WithoutToken;
 use crate::error::BoxError;
@@ -46,6 +45,10 @@ const LIMIT: usize = 1 << 20;
 type Unread = Response<UnsyncBoxBody<Bytes, BoxError>>;
 type Pending = Pin<Box<dyn Future<Output = Result<Unread, ReissueError>> + Send>>;
 type Client = Box<dyn Fn(Request<Bytes>) -> Pending + Send>;
+
+/// An extension of a request that has no refresh token in its head.
+#[derive(Clone, Copy)]
+pub(super) struct TokenInBody;
 
 /// A client, the address of the issuer, and the issuer's contract.
 pub(super) struct Exchange {
@@ -79,14 +82,15 @@ impl Exchange {
             Box::pin(async move {
                 // Nothing has been handed to a client that does not become ready.
                 let client = client.ready().await.map_err(ReissueError::transient)?;
+                let in_body = request.extensions().get::<TokenInBody>().is_some();
                 let answer = client.call(request.map(B::from)).await;
-                Ok(answer.map_err(unanswered)?.map(erase_body))
+                let answer = answer.map_err(|error| unanswered(error, in_body))?;
+                Ok(answer.map(erase_body))
             })
         });
-        let no_uri = |_| ConfigError::new("the issuer's address is no URI");
         Self {
             client: Mutex::new(client),
-            uri: uri.parse().map_err(no_uri),
+            uri: endpoint(uri),
             headers: Ok(HeaderMap::new()),
             plain_http_allowed: false,
             contract,
@@ -204,6 +208,15 @@ impl Exchange {
     }
 }
 
+fn endpoint(uri: &str) -> Result<Uri, ConfigError> {
+    // `Uri` would drop it, and whoever wrote it meant something (RFC 6749 section 3.2).
+    if uri.contains('#') {
+        return Err(ConfigError::new("the issuer's address has a fragment"));
+    }
+    let no_uri = |_| ConfigError::new("the issuer's address is no URI");
+    uri.parse().map_err(no_uri)
+}
+
 /// Gives the body its limit on the way.
 fn erase_body<B>(body: B) -> UnsyncBoxBody<Bytes, BoxError>
 where
@@ -214,28 +227,6 @@ where
     Limited::new(body, LIMIT)
         .map_frame(move |frame| frame.map_data(whole))
         .boxed_unsync()
-}
-
-/// A request that failed without an answer. Where the connection was refused the issuer has not
-/// seen it; everything else it may have seen.
-fn unanswered(error: impl Into<BoxError>) -> ReissueError {
-    let error = error.into();
-    if was_refused(&*error) {
-        ReissueError::transient(error)
-    } else {
-        ReissueError::unknown(error)
-    }
-}
-
-fn was_refused(error: &(dyn Error + 'static)) -> bool {
-    let Some(io) = error.downcast_ref::<io::Error>() else {
-        return error.source().is_some_and(was_refused);
-    };
-    // The source of an `io::Error` is not what it wraps, but the source of that.
-    let wrapped = io
-        .get_ref()
-        .map(|wrapped| wrapped as &(dyn Error + 'static));
-    io.kind() == io::ErrorKind::ConnectionRefused || wrapped.is_some_and(was_refused)
 }
 
 /// Reads a body as it is, up to its limit.
@@ -280,55 +271,6 @@ pub(super) fn secret_value(before: &str, secret: &str) -> Result<HeaderValue, Re
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn io(kind: io::ErrorKind) -> io::Error {
-        io::Error::from(kind)
-    }
-
-    #[derive(Debug)]
-    struct Because(BoxError);
-
-    impl std::fmt::Display for Because {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("client error")
-        }
-    }
-
-    impl Error for Because {
-        fn source(&self) -> Option<&(dyn Error + 'static)> {
-            Some(&*self.0)
-        }
-    }
-
-    #[test]
-    fn a_refused_connection_is_found_however_it_is_wrapped() {
-        let refused = || io(io::ErrorKind::ConnectionRefused);
-        let wrapped: [BoxError; 4] = [
-            refused().into(),
-            Because(Because(refused().into()).into()).into(),
-            io::Error::other(refused()).into(),
-            io::Error::other(Because(io::Error::other(refused()).into())).into(),
-        ];
-        for error in wrapped {
-            assert!(unanswered(error).is_transient());
-        }
-    }
-
-    #[test]
-    fn every_other_failure_without_an_answer_is_of_unknown_outcome() {
-        for kind in [
-            io::ErrorKind::ConnectionReset,
-            io::ErrorKind::TimedOut,
-            io::ErrorKind::Other,
-        ] {
-            assert!(unanswered(io(kind)).is_unknown(), "{kind}");
-            assert!(
-                unanswered(Because(io::Error::other(io(kind)).into())).is_unknown(),
-                "{kind}"
-            );
-        }
-        assert!(unanswered("gone").is_unknown());
-    }
 
     // shows P12
     #[test]

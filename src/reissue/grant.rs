@@ -19,6 +19,7 @@ use super::dpop::Sign;
 use super::dpop::Signer;
 use super::exchange::Answer;
 use super::exchange::Exchange;
+use super::exchange::TokenInBody;
 use super::exchange::secret_value;
 use crate::error::ConfigError;
 
@@ -164,6 +165,7 @@ impl Grant {
 
     fn request(&self, exchange: &Exchange, form: Bytes) -> Result<Request<Bytes>, ReissueError> {
         let mut http = exchange.request(form)?;
+        http.extensions_mut().insert(TokenInBody);
         let proof = match &self.signer {
             Some(signer) => Some(signer.proof(&Method::POST, http.uri())?),
             None => None,
@@ -204,16 +206,19 @@ impl Grant {
     }
 }
 
-/// As HTML forms write it (RFC 6749 appendix B).
+/// As HTML forms write it (RFC 6749 appendix B). In a buffer that does not grow: growing would leave
+/// a copy of the secrets behind.
 fn form<'a>(params: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Bytes {
-    // Room for everything from the start, were every byte escaped: a buffer that grows leaves a
-    // copy of the secrets behind.
-    let room = params
-        .clone()
-        .map(|(name, value)| 3 * (name.len() + value.len()) + 2);
-    let mut text = Zeroizing::new(String::with_capacity(room.sum()));
+    let mut text = Zeroizing::new(String::with_capacity(room(params.clone())));
     Serializer::new(&mut *text).extend_pairs(params);
     Bytes::from_owner(text)
+}
+
+/// Enough for these, were every byte escaped.
+fn room<'a>(params: impl Iterator<Item = (&'a str, &'a str)>) -> usize {
+    params
+        .map(|(name, value)| 3 * (name.len() + value.len()) + 2)
+        .sum()
 }
 
 /// RFC 6749 section 2.3.1, RFC 7617. In buffers that are wiped and do not grow.
@@ -248,4 +253,40 @@ fn is_scope(scope: &str) -> bool {
     let is_nqchar = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
     let is_name = |name: &str| !name.is_empty() && name.bytes().all(is_nqchar);
     scope.split(' ').all(is_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // shows P12: a buffer that grew would leave secrets behind.
+    #[test]
+    fn the_room_for_a_form_is_enough() {
+        let every: String = (0..=u8::MAX).map(char::from).collect();
+        let texts = ["", "a", "a b", "&=+%", "\0", every.as_str()];
+        for name in texts {
+            for value in texts {
+                for count in 0..3 {
+                    let params = vec![(name, value); count];
+                    let written = form(params.iter().copied()).len();
+                    assert!(
+                        written <= room(params.iter().copied()),
+                        "{name:?} {value:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn basic_is_written_for_every_pair_of_lengths() {
+        for id in 1..9 {
+            for secret in 0..9 {
+                let (id, secret) = ("i".repeat(id), "%".repeat(secret));
+                let pair = format!("{id}:{}", secret.replace('%', "%25"));
+                let expected = format!("Basic {}", STANDARD.encode(pair));
+                assert_eq!(basic(&id, &secret).unwrap(), expected);
+            }
+        }
+    }
 }

@@ -17,6 +17,7 @@ use super::ReissueRequest;
 use super::answer;
 use super::answer::Contract;
 use super::exchange::Exchange;
+use super::exchange::TokenInBody;
 use super::exchange::secret_value;
 use super::settings::client_settings;
 use super::settings::json_settings;
@@ -58,12 +59,31 @@ use crate::token::TokenSet;
 /// | answer | means |
 /// |---|---|
 /// | an error, or a success without tokens, with a code that was named with [`refused`](Self::refused); an error with a status that was named with [`refused_status`](Self::refused_status) | [refused](ReissueError::refused) |
-/// | 429, 503; the connection was refused | [transient](ReissueError::transient), with `Retry-After` |
+/// | 429, 503; [no answer](#when-there-is-no-answer), and the issuer never had the request | [transient](ReissueError::transient), with `Retry-After` |
 /// | a redirect (none is followed), any other 4xx but 408 | [misconfigured](ReissueError::misconfigured) |
-/// | any other 5xx, 408; no answer; a success that cannot be read: no JSON, cut off, over 1 MiB, compressed, with a member given twice, without an access token | [unknown](ReissueError::unknown), with the new refresh token if there is one |
+/// | any other 5xx, 408; any other case without an answer; a success that cannot be read: no JSON, cut off, over 1 MiB, compressed, with a member given twice, without an access token | [unknown](ReissueError::unknown), with the new refresh token if there is one |
 ///
 /// So nothing ends a session before a code or a status has been named. Where the table is wrong for
 /// an issuer, [`on_error`](Self::on_error) goes before it.
+///
+/// # When there is no answer
+///
+/// The client's error decides whether the issuer can have seen the refresh token. It has not where
+///
+/// - the connection was refused, or no local port was free for it;
+/// - tower's `LoadShed` did not let the request through, or the client did not become ready for it;
+/// - with the feature `hyper`, for the clients of hyper, hyper-util and reqwest: looking up the name,
+///   connecting or the TLS handshake failed; the request had not been begun when its connection
+///   closed; the issuer refused the stream (`REFUSED_STREAM`, RFC 9113 section 8.7); it sent a GOAWAY
+///   that leaves out the stream (section 6.8), and the refresh token was in the body.
+///
+/// That is transient. It is unknown after everything else: a deadline, a reset, a connection that was
+/// closed after the request was written, any other GOAWAY. So whoever uses one of these clients wants the
+/// feature `hyper`: without it, most of the list is unknown too, and the next try has to wait until it
+/// is certain that the first one is over.
+///
+/// The client should not send a request again by itself, unless it is certain that it was not
+/// processed. The client of hyper-util does no more than that.
 pub struct JsonReissue {
     exchange: Exchange,
     /// The name of the member; without one it goes in a header.
@@ -104,7 +124,9 @@ impl JsonReissue {
             .request(body.map_err(ReissueError::misconfigured)?)?;
         let json = HeaderValue::from_static("application/json");
         http.headers_mut().insert(header::CONTENT_TYPE, json);
-        if in_body.is_none() {
+        if in_body.is_some() {
+            http.extensions_mut().insert(TokenInBody);
+        } else {
             let bearer = secret_value("Bearer ", token)?;
             http.headers_mut().insert(header::AUTHORIZATION, bearer);
         }

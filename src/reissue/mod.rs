@@ -19,6 +19,7 @@ mod refresh_grant;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod unanswered;
 
 pub use client_credentials::ClientCredentials;
 pub use cookie::CookieReissue;
@@ -154,8 +155,10 @@ impl ReissueError {
         Self::new(ReissueErrorKind::Refused, source)
     }
 
-    /// Not processed, and worth another try later: the connection was refused, the issuer is
-    /// overloaded.
+    /// Not processed, and worth another try later: the issuer is overloaded, or it is certain that
+    /// it never had the request, as where the connection was refused. The ready-made reissuers tell
+    /// that by the client's error, of hyper, hyper-util and reqwest with the feature `hyper`: see
+    /// [`JsonReissue`](crate::JsonReissue#when-there-is-no-answer).
     pub fn transient(source: impl Into<BoxError>) -> Self {
         Self::new(ReissueErrorKind::Transient, source)
     }

@@ -51,9 +51,9 @@ use crate::token::TokenSet;
 /// | `use_dpop_nonce` | the request is sent again with the nonce, once; without a [signer](Self::dpop), without exactly one `DPoP-Nonce`, or the second time: misconfigured |
 /// | `temporarily_unavailable`, `slow_down` | [transient](ReissueError::transient), with `Retry-After` |
 /// | `server_error` | [unknown](ReissueError::unknown) |
-/// | 429, 503; the connection was refused | transient, with `Retry-After` |
+/// | 429, 503; [no answer](crate::JsonReissue#when-there-is-no-answer), and the issuer never had the request | transient, with `Retry-After` |
 /// | a redirect (none is followed), any other 4xx but 408 | misconfigured |
-/// | any other 5xx, 408; no answer; a success that cannot be read: no JSON, cut off, over 1 MiB, compressed, with a member given twice, without an access token | unknown, with the new refresh token if there is one |
+/// | any other 5xx, 408; any other case without an answer; a success that cannot be read: no JSON, cut off, over 1 MiB, compressed, with a member given twice, without an access token | unknown, with the new refresh token if there is one |
 /// | a success whose `token_type` is neither absent nor known (section 7.1) | misconfigured, with the new refresh token if there is one |
 ///
 /// Where the table is wrong for an issuer, [`on_error`](Self::on_error) goes before it.

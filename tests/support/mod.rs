@@ -4,6 +4,7 @@
 // Each test file is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -32,6 +33,7 @@ use tower::Service;
 use tower::ServiceExt;
 use tower_token_refresh::BoxError;
 use tower_token_refresh::RefreshError;
+use tower_token_refresh::RefreshToken;
 use tower_token_refresh::Reissue;
 use tower_token_refresh::ReissueError;
 use tower_token_refresh::ReissueRequest;
@@ -51,6 +53,10 @@ pub enum Script {
     TransientAfter(Duration),
     Misconfigured,
     Unknown,
+    /// It is processed, and the answer is lost.
+    Lost,
+    /// It was not processed, and the answer is of no use but for a new refresh token.
+    OnlyRotated(&'static str),
     Panic,
     Hang,
     /// The access token that it was asked to replace.
@@ -84,6 +90,9 @@ struct Facts {
     good: HashSet<String>,
     used: HashSet<String>,
     revoked: HashSet<String>,
+    /// A lost answer is given again to whoever presents the same refresh token.
+    grace: bool,
+    lost: HashMap<String, TokenSet>,
     scripts: VecDeque<Script>,
     seen: Vec<Seen>,
 }
@@ -131,6 +140,11 @@ impl World {
 
     pub fn script(&self, script: Script) {
         self.lock().scripts.push_back(script);
+    }
+
+    /// From now on the issuer has a grace window without end.
+    pub fn grace(&self) {
+        self.lock().grace = true;
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -236,12 +250,20 @@ impl World {
             }
             Some(Script::Misconfigured) => return Err(ReissueError::misconfigured("scripted")),
             Some(Script::Unknown) => return Err(ReissueError::unknown("scripted")),
+            Some(Script::OnlyRotated(token)) => {
+                let token = RefreshToken::new(token).unwrap();
+                return Err(ReissueError::unknown("scripted").with_refresh_token(token));
+            }
             Some(Script::Panic) => panic!("scripted"),
             Some(Script::Hang) => return std::future::pending().await,
             Some(Script::SameToken) => return Ok(TokenSet::new(old).unwrap()),
             _ => {}
         }
-        let reused = !self.lock().used.insert(refresh);
+        let again = self.lock().lost.get(&refresh).cloned();
+        if let Some(tokens) = again.filter(|_| self.lock().grace) {
+            return Ok(tokens);
+        }
+        let reused = !self.lock().used.insert(refresh.clone());
         if reused || self.lock().revoked.contains(&user) {
             self.count(|counts| counts.reuses += 1);
             self.lock().revoked.insert(user);
@@ -249,6 +271,10 @@ impl World {
         }
         let tokens = self.tokens(&user);
         Ok(match script {
+            Some(Script::Lost) => {
+                self.lock().lost.insert(refresh, tokens);
+                return Err(ReissueError::unknown("scripted"));
+            }
             Some(Script::DeadToken) => {
                 self.lock().good.remove(tokens.access_token().expose());
                 tokens

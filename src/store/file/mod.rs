@@ -99,8 +99,7 @@ use crate::token::TokenSet;
 ///   them can present one refresh token, and the last to save wins. [Clone](Clone) the store, or the
 ///   [`Session`](crate::Session).
 /// - Network file systems: whether a rename is atomic there, and lasts, depends on the server.
-/// - Owner (other than the process's user), group, access control lists and hard links of the old
-///   file are not carried over.
+/// - Group, access control lists and hard links of the old file are not carried over.
 /// - The text is not encrypted, and whoever can write the folder can put back an older one.
 ///
 /// # Cancel safety
@@ -271,5 +270,27 @@ impl fmt::Debug for FileStore {
         f.debug_struct("FileStore")
             .field("path", &self.path())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    // shows P8: a write that was given up at its deadline, and gets its turn after a newer one.
+    #[test]
+    fn a_write_that_was_overtaken_does_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(folder.path().join("session.json"));
+        let save = |token| block_on(store.save(&TokenSet::new(token).unwrap())).unwrap();
+        store.shared.turn.lock().unwrap().written = 2;
+        save("first");
+        assert!(!store.path().exists());
+        save("second");
+        save("third");
+        let kept = block_on(store.load()).unwrap().unwrap();
+        assert_eq!(kept.access_token().expose(), "third");
     }
 }

@@ -1,187 +1,6 @@
-//! Both reissuers against a scripted issuer: what they send, and what they make of each answer.
-
-use std::convert::Infallible;
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::task::Context;
-use std::task::Poll;
-use std::time::Duration;
-use std::time::SystemTime;
-
-use bytes::Bytes;
-use http::HeaderName;
-use http::Request;
-use http::Response;
-use http::StatusCode;
-use http::header;
-use http_body::Body;
-use http_body::Frame;
-use http_body_util::BodyExt;
-use http_body_util::Full;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use serde_json::Value;
-use serde_json::json;
-use tower::service_fn;
-use tower_service::Service;
+//! Issuers with a contract of their own.
 
 use super::*;
-use crate::attach::WithoutToken;
-use crate::error::BoxError;
-
-const ADDRESS: &str = "https://issuer.example/reissue?key=CANARY";
-
-/// Chunks, and how they end.
-#[derive(Clone, Default)]
-struct Script {
-    chunks: Vec<Bytes>,
-    breaks_off: bool,
-    endless: bool,
-    read: Arc<Mutex<usize>>,
-}
-
-impl Body for Script {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let chunk = match self.chunks.first() {
-            Some(chunk) if self.endless => chunk.clone(),
-            Some(_) => self.chunks.remove(0),
-            None if self.breaks_off => return Poll::Ready(Some(Err("connection reset".into()))),
-            None => return Poll::Ready(None),
-        };
-        *self.read.lock().unwrap() += chunk.len();
-        Poll::Ready(Some(Ok(Frame::data(chunk))))
-    }
-}
-
-#[derive(Clone)]
-struct Reply {
-    status: u16,
-    headers: Vec<(HeaderName, &'static str)>,
-    body: Script,
-}
-
-fn reply(status: u16, body: impl Into<Bytes>) -> Reply {
-    let body = Script {
-        chunks: vec![body.into()],
-        ..Script::default()
-    };
-    let json = (header::CONTENT_TYPE, "application/json");
-    Reply {
-        status,
-        headers: vec![json],
-        body,
-    }
-}
-
-impl Reply {
-    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.retain(|(known, _)| known != name);
-        self.headers.push((name, value));
-        self
-    }
-
-    fn breaking_off(mut self) -> Self {
-        self.body.breaks_off = true;
-        self
-    }
-
-    fn endless(mut self) -> Self {
-        self.body.endless = true;
-        self
-    }
-
-    fn response(self) -> Response<Script> {
-        let mut response = Response::new(self.body);
-        *response.status_mut() = StatusCode::from_u16(self.status).unwrap();
-        for (name, value) in self.headers {
-            response.headers_mut().append(name, value.parse().unwrap());
-        }
-        response
-    }
-}
-
-type Sent = Arc<Mutex<Vec<Request<Full<Bytes>>>>>;
-
-/// A client whose issuer always answers the same, and what was sent through it.
-fn issuer(
-    reply: Reply,
-) -> (
-    impl Service<Request<Full<Bytes>>, Response = Response<Script>, Error = Infallible, Future: Send>
-    + Clone,
-    Sent,
-) {
-    let sent = Sent::default();
-    let log = Arc::clone(&sent);
-    let client = service_fn(move |request| {
-        log.lock().unwrap().push(request);
-        std::future::ready(Ok(reply.clone().response()))
-    });
-    (client, sent)
-}
-
-fn request() -> ReissueRequest {
-    let tokens = TokenSet::new("CANARY-access")
-        .and_then(|tokens| tokens.with_refresh_token("CANARY-refresh"))
-        .unwrap();
-    let tokens = tokens.with_identity("id", "7");
-    ReissueRequest::new(Some(tokens.with_identity("email", "user@example.com")))
-}
-
-/// Reissues, and sees to it that a failure shows nothing of what it must not (P12).
-async fn reissued(reissuer: impl Reissue) -> Result<TokenSet, ReissueError> {
-    let outcome = Reissue::reissue(&reissuer, request()).await;
-    if let Err(error) = &outcome {
-        let shown = format!("{error:?} {error:#?} {}", chain(error));
-        assert!(!shown.contains("CANARY"), "{shown}");
-    }
-    outcome
-}
-
-fn chain(error: &dyn Error) -> String {
-    let source = error.source().map(chain).unwrap_or_default();
-    format!("{error}: {source}")
-}
-
-fn json_reissue(reply: Reply) -> JsonReissue {
-    let reissuer = JsonReissue::post(ADDRESS, issuer(reply).0).refused("T-003");
-    reissuer.refused("40103")
-}
-
-fn cookie_reissue(reply: Reply) -> CookieReissue {
-    let reissuer = CookieReissue::post(ADDRESS, issuer(reply).0).refused("T-003");
-    reissuer.refused("40103")
-}
-
-/// The failure that both reissuers make of an answer.
-async fn failure(reply: Reply) -> ReissueError {
-    let error = reissued(json_reissue(reply.clone())).await.unwrap_err();
-    let other = reissued(cookie_reissue(reply)).await.unwrap_err();
-    assert_eq!(error.kind, other.kind);
-    assert_eq!(error.retry_after.is_some(), other.retry_after.is_some());
-    error
-}
-
-fn json_text(value: Value) -> String {
-    value.to_string()
-}
-
-fn good() -> String {
-    json_text(json!({"accessToken": "CANARY-a2", "refreshToken": "CANARY-r2", "expiresIn": 900}))
-}
-
-async fn body_of(sent: &Sent) -> Bytes {
-    let request = sent.lock().unwrap().remove(0);
-    request.into_body().collect().await.unwrap().to_bytes()
-}
 
 // ===== what is sent =====
 
@@ -643,53 +462,32 @@ async fn a_redirect_is_not_followed() {
     }
 }
 
-// ===== no answer =====
-
-fn failing(kind: io::ErrorKind) -> JsonReissue {
-    let client = service_fn(move |_: Request<Full<Bytes>>| {
-        std::future::ready(Err::<Response<Full<Bytes>>, _>(io::Error::from(kind)))
-    });
-    JsonReissue::post(ADDRESS, client)
-}
-
+// shows P6: what OAuth has fixed ends nobody else's session.
 #[tokio::test]
-async fn only_a_refused_connection_is_certain_not_to_have_been_sent() {
-    let error = reissued(failing(io::ErrorKind::ConnectionRefused))
-        .await
-        .unwrap_err();
-    assert!(error.is_transient());
-    for kind in [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof] {
-        assert!(
-            reissued(failing(kind)).await.unwrap_err().is_unknown(),
-            "{kind}"
-        );
-    }
-}
-
-/// Never becomes ready.
-#[derive(Clone)]
-struct Closed;
-
-impl Service<Request<Full<Bytes>>> for Closed {
-    type Response = Response<Full<Bytes>>;
-    type Error = BoxError;
-    type Future = std::future::Pending<Result<Self::Response, BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Err("closed".into()))
-    }
-
-    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
-        panic!("called without being ready");
+async fn the_codes_of_oauth_mean_nothing_to_a_home_made_contract() {
+    for (code, _) in answer::OAUTH_CODES {
+        let body = json_text(json!({"code": code, "error": code}));
+        assert!(failure(reply(400, body.clone())).await.is_misconfigured());
+        assert!(failure(reply(500, body)).await.is_unknown());
     }
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_become_ready_has_sent_nothing() {
-    let error = reissued(JsonReissue::post(ADDRESS, Closed))
-        .await
-        .unwrap_err();
-    assert!(error.is_transient());
+async fn a_code_in_place_of_the_tokens_of_a_success_counts() {
+    let refusal = reply(200, r#"{"code":"T-003","data":null}"#);
+    assert!(failure(refusal).await.is_refused());
+    let other = reply(200, r#"{"code":"T-007","data":null}"#);
+    assert!(failure(other).await.is_unknown());
+    let fine = reply(200, r#"{"code":"T-003","accessToken":"a2"}"#);
+    assert!(reissued(json_reissue(fine.clone())).await.is_ok());
+    assert!(reissued(cookie_reissue(fine)).await.is_ok());
+    let uncertain = reply(200, r#"{"code":"T-003","x":1,"x":2}"#);
+    assert!(failure(uncertain).await.is_unknown());
+    // Who hands out a new refresh token refuses none.
+    let rotated = reply(200, r#"{"code":"T-003","refreshToken":"CANARY-r2"}"#);
+    let error = reissued(json_reissue(rotated)).await.unwrap_err();
+    assert!(error.is_unknown());
+    assert_eq!(error.rotated.unwrap().expose(), "CANARY-r2");
 }
 
 // ===== configuration =====
@@ -756,103 +554,4 @@ fn debug_shows_nothing_of_the_address_or_the_headers() {
     assert_eq!(format!("{reissuer:?}"), "JsonReissue { .. }");
     let reissuer = cookie_reissue(reply(200, "")).header("x-key", "CANARY");
     assert_eq!(format!("{reissuer:?}"), "CookieReissue { .. }");
-}
-
-// ===== real clients =====
-
-/// Any body that wraps another, as the layer's own does.
-struct Wrapped(Full<Bytes>);
-
-impl From<Bytes> for Wrapped {
-    fn from(bytes: Bytes) -> Self {
-        Self(bytes.into())
-    }
-}
-
-impl Body for Wrapped {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.0).poll_frame(context)
-    }
-}
-
-fn hyper<B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static>()
--> Client<HttpConnector, B> {
-    Client::builder(TokioExecutor::new()).build_http()
-}
-
-#[test]
-fn the_bodies_of_a_real_client_are_inferred() {
-    let plain: Client<HttpConnector, Full<Bytes>> = hyper();
-    let wrapped: Client<HttpConnector, Wrapped> = hyper();
-    assert!(JsonReissue::post(ADDRESS, plain.clone()).check().is_ok());
-    assert!(
-        JsonReissue::post(String::from(ADDRESS), wrapped.clone())
-            .check()
-            .is_ok()
-    );
-    assert!(CookieReissue::post(ADDRESS, plain).check().is_ok());
-    assert!(CookieReissue::post(ADDRESS, wrapped).check().is_ok());
-}
-
-#[test]
-fn a_client_that_is_not_sync_will_do() {
-    let not_sync = std::cell::Cell::new(0);
-    let client = service_fn(move |_: Request<Full<Bytes>>| {
-        not_sync.set(not_sync.get() + 1);
-        std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
-    });
-    fn is_reissue(reissuer: impl Reissue) -> bool {
-        Reissue::check(&reissuer).is_ok()
-    }
-    assert!(is_reissue(JsonReissue::post(ADDRESS, client)));
-}
-
-/// Answers one connection with these bytes, whatever it is asked, and closes it.
-async fn server(answer: &'static str) -> String {
-    use tokio::io::AsyncReadExt;
-    use tokio::io::AsyncWriteExt;
-
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut buffer = vec![0; 4096];
-        let _ = stream.read(&mut buffer).await.unwrap();
-        stream.write_all(answer.as_bytes()).await.unwrap();
-    });
-    format!("http://{address}/")
-}
-
-#[tokio::test]
-async fn a_real_client_reissues() {
-    let uri = server("HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{\"accessToken\":\"a2\"}").await;
-    let tokens = reissued(JsonReissue::post(uri, hyper::<Wrapped>()))
-        .await
-        .unwrap();
-    assert_eq!(tokens.access_token().expose(), "a2");
-}
-
-#[tokio::test]
-async fn an_answer_cut_off_on_the_wire_is_of_unknown_outcome() {
-    let uri = server("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"accessToken\":\"a2\"}").await;
-    let outcome = reissued(CookieReissue::post(uri, hyper::<Full<Bytes>>())).await;
-    assert!(outcome.unwrap_err().is_unknown());
-    let closed = server("").await;
-    let outcome = reissued(CookieReissue::post(closed, hyper::<Full<Bytes>>())).await;
-    assert!(outcome.unwrap_err().is_unknown());
-}
-
-#[tokio::test]
-async fn a_connection_refused_to_a_real_client_is_transient() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let uri = format!("http://{}/", listener.local_addr().unwrap());
-    drop(listener);
-    let outcome = reissued(JsonReissue::post(uri, hyper::<Full<Bytes>>())).await;
-    assert!(outcome.unwrap_err().is_transient());
 }

@@ -1,0 +1,25 @@
+//! Pages for those who read before they write: one for each kind of issuer and of client, and the
+//! answers to "what happens when".
+//!
+//! They are documentation only: there is nothing in these modules.
+
+#[doc = include_str!("../docs/issuers/client-credentials.md")]
+pub mod client_credentials {}
+
+#[doc = include_str!("../docs/coming-from-axios.md")]
+pub mod coming_from_axios {}
+
+#[doc = include_str!("../docs/issuers/cookie.md")]
+pub mod cookie {}
+
+#[doc = include_str!("../docs/issuers/json.md")]
+pub mod home_made_codes {}
+
+#[doc = include_str!("../docs/issuers/oauth2.md")]
+pub mod oauth2 {}
+
+#[doc = include_str!("../docs/clients/reqwest.md")]
+pub mod reqwest {}
+
+#[doc = include_str!("../docs/what-happens-when.md")]
+pub mod what_happens_when {}

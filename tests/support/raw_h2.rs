@@ -1,0 +1,306 @@
+//! A server over HTTP/2 that answers, resets and breaks off as the test wants, frame by frame.
+
+// Each test file is a crate of its own and uses a part of this.
+#![allow(dead_code)]
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use h2::Ping;
+use h2::PingPong;
+use h2::Reason;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::Request;
+use http::Response;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::sync::Semaphore;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What it does with one request, when it has read it whole.
+#[derive(Clone)]
+pub struct Act {
+    /// Waits for a permit before it says anything.
+    pub gate: Option<Arc<Semaphore>>,
+    /// HEADERS, if anything is said at all.
+    pub head: Option<Response<()>>,
+    /// DATA.
+    pub body: Bytes,
+    /// A frame for each byte.
+    pub drip: bool,
+    pub then: Then,
+}
+
+/// How it ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// END_STREAM.
+    Done,
+    /// RST_STREAM.
+    Reset(Reason),
+    /// GOAWAY, with this stream as the last that was processed, and the connection is closed.
+    GoAway,
+    /// The connection is closed.
+    Close,
+    /// Nothing.
+    Hang,
+}
+
+impl Act {
+    pub fn just(then: Then) -> Self {
+        Self {
+            gate: None,
+            head: None,
+            body: Bytes::new(),
+            drip: false,
+            then,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Book {
+    acts: Mutex<VecDeque<Act>>,
+    requests: watch::Sender<Vec<String>>,
+    connections: AtomicUsize,
+}
+
+impl Book {
+    /// The last act is repeated for ever.
+    fn next(&self) -> Act {
+        let mut acts = self.acts.lock().unwrap();
+        match acts.len() {
+            1 => acts[0].clone(),
+            _ => acts.pop_front().unwrap(),
+        }
+    }
+}
+
+pub struct RawH2 {
+    pub address: SocketAddr,
+    book: Arc<Book>,
+    task: JoinHandle<()>,
+}
+
+impl RawH2 {
+    /// Does one act for each request, in turn; the last one for all that follow.
+    pub async fn scripted(acts: impl IntoIterator<Item = Act>) -> Self {
+        let book = Arc::new(Book {
+            acts: Mutex::new(acts.into_iter().collect()),
+            ..Book::default()
+        });
+        Self::listen(book, serve).await
+    }
+
+    /// Answers the first HEADERS on each connection with a GOAWAY that names this stream as the last
+    /// that was processed, and closes when the client does.
+    pub async fn going_away(last: u32) -> Self {
+        Self::listen(Arc::default(), move |stream, book| async move {
+            // The client may leave in the middle: that is its right.
+            drop(go_away(stream, &book, last).await);
+        })
+        .await
+    }
+
+    async fn listen<F>(
+        book: Arc<Book>,
+        serve: impl Fn(TcpStream, Arc<Book>) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let its = book.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                its.connections.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(serve(stream, its.clone()));
+            }
+        });
+        Self {
+            address,
+            book,
+            task,
+        }
+    }
+
+    /// Method and path, then a line for each header, then the body.
+    pub fn requests(&self) -> Vec<String> {
+        self.book.requests.borrow().clone()
+    }
+
+    /// Waits until it has read so many.
+    pub async fn asked(&self, n: usize) {
+        let mut requests = self.book.requests.subscribe();
+        let enough = |requests: &Vec<String>| requests.len() >= n;
+        requests.wait_for(enough).await.unwrap();
+    }
+
+    pub fn connections(&self) -> usize {
+        self.book.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for RawH2 {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// How a request's task reaches its connection.
+struct Handle {
+    pings: tokio::sync::Mutex<PingPong>,
+    close: Notify,
+    go_away: Notify,
+}
+
+async fn serve(stream: TcpStream, book: Arc<Book>) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else {
+        return;
+    };
+    let handle = Arc::new(Handle {
+        pings: tokio::sync::Mutex::new(connection.ping_pong().unwrap()),
+        close: Notify::new(),
+        go_away: Notify::new(),
+    });
+    loop {
+        tokio::select! {
+            request = connection.accept() => match request {
+                Some(Ok((request, respond))) => {
+                    tokio::spawn(answer(request, respond, book.clone(), handle.clone()));
+                }
+                _ => return,
+            },
+            () = handle.close.notified() => return,
+            () = handle.go_away.notified() => connection.abrupt_shutdown(Reason::NO_ERROR),
+        }
+    }
+}
+
+async fn answer(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    book: Arc<Book>,
+    connection: Arc<Handle>,
+) {
+    let Some(request) = read(request).await else {
+        return;
+    };
+    book.requests.send_modify(|requests| requests.push(request));
+    let act = book.next();
+    if let Some(gate) = &act.gate {
+        gate.acquire().await.unwrap().forget();
+    }
+    let whole = act.then == Then::Done;
+    let mut stream = None;
+    if let Some(head) = act.head {
+        let Ok(mut data) = respond.send_response(head, whole && act.body.is_empty()) else {
+            return;
+        };
+        if !act.body.is_empty() {
+            let pieces = if act.drip { 1 } else { act.body.len() };
+            let count = act.body.len().div_ceil(pieces);
+            for (n, piece) in act.body.chunks(pieces).enumerate() {
+                let piece = Bytes::copy_from_slice(piece);
+                // The client may leave in the middle: that is its right.
+                drop(data.send_data(piece, whole && n + 1 == count));
+            }
+        }
+        stream = Some(data);
+    }
+    match act.then {
+        Then::Done => {}
+        Then::Reset(reason) => {
+            until_flushed(&connection).await;
+            match &mut stream {
+                Some(stream) => stream.send_reset(reason),
+                None => respond.send_reset(reason),
+            }
+        }
+        Then::GoAway => {
+            until_flushed(&connection).await;
+            connection.go_away.notify_one();
+            std::future::pending().await
+        }
+        Then::Close => {
+            until_flushed(&connection).await;
+            connection.close.notify_one();
+        }
+        Then::Hang => std::future::pending().await,
+    }
+}
+
+/// What was sent before an answered ping has arrived.
+async fn until_flushed(connection: &Handle) {
+    let mut pings = connection.pings.lock().await;
+    drop(pings.ping(Ping::opaque()).await);
+}
+
+async fn read(request: Request<RecvStream>) -> Option<String> {
+    let (head, mut body) = request.into_parts();
+    let mut text = format!("{} {}\r\n", head.method, head.uri.path());
+    for (name, value) in &head.headers {
+        text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
+    }
+    text.push_str("\r\n");
+    while let Some(data) = body.data().await {
+        let data = data.ok()?;
+        body.flow_control().release_capacity(data.len()).ok()?;
+        text.push_str(&String::from_utf8_lossy(&data));
+    }
+    Some(text)
+}
+
+/// The frames by hand (RFC 9113 section 4.1): the crate's server cannot say that it has not processed
+/// a stream that it has read.
+async fn go_away(mut stream: TcpStream, book: &Book, last: u32) -> std::io::Result<()> {
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    const ACK: u8 = 1;
+
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await?;
+    stream.write_all(&frame(SETTINGS, 0, &[])).await?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).await?;
+        match (head[3], head[4]) {
+            (SETTINGS, 0) => stream.write_all(&frame(SETTINGS, ACK, &[])).await?,
+            (HEADERS, _) => {
+                book.requests
+                    .send_modify(|requests| requests.push(String::new()));
+                let mut payload = last.to_be_bytes().to_vec();
+                payload.extend(u32::from(Reason::NO_ERROR).to_be_bytes());
+                stream.write_all(&frame(GOAWAY, 0, &payload)).await?;
+                if last > 0 {
+                    return stream.shutdown().await;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A frame of the connection itself: stream 0.
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags, 0, 0, 0, 0]);
+    frame.extend(payload);
+    frame
+}
