@@ -131,13 +131,17 @@ where
                 }
                 StateProj::Recovering { future } => return future.as_mut().poll(cx),
                 StateProj::Sending { future, call } => {
-                    let response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    let response = response.map(ResponseBody::streaming);
+                    let answer = ready!(future.poll(cx));
                     // Judged where it is: it is large, and most requests end here.
-                    let judged = call.as_ref().map(|call| call.judge(&response));
-                    let Some(verdict) = judged.filter(is_doubtful) else {
-                        return Poll::Ready(Ok(response));
+                    let judged = match (&answer, call.as_ref()) {
+                        (Ok(response), Some(call)) => Some(call.judge(response)),
+                        _ => None,
                     };
+                    let Some(verdict) = judged.filter(is_doubtful) else {
+                        let answer = answer.map_err(Into::into);
+                        return Poll::Ready(Ok(answer?.map(ResponseBody::streaming)));
+                    };
+                    let response = answer.map_err(Into::into)?.map(ResponseBody::streaming);
                     let Some(call) = call.take() else {
                         return Poll::Ready(Err(already_done()));
                     };

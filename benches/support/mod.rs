@@ -17,9 +17,11 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures::executor::block_on;
+use http::HeaderName;
 use http::HeaderValue;
 use http::Request;
 use http::Response;
+use http::header;
 use http_body_util::Full;
 use tower::Service;
 use tower_token_refresh::BoxError;
@@ -67,6 +69,16 @@ pub fn small_request() -> Request<Full<Bytes>> {
     ))
 }
 
+/// What most answers have.
+const ANSWERED: [(HeaderName, &str); 6] = [
+    (header::DATE, "Sun, 06 Nov 1994 08:49:37 GMT"),
+    (header::CONTENT_TYPE, "application/json"),
+    (header::CONTENT_LENGTH, "11"),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::VARY, "accept-encoding"),
+    (header::SERVER, "bench"),
+];
+
 /// A service that is always ready, and has answered when it is called.
 #[derive(Debug, Clone, Copy)]
 pub struct Api;
@@ -82,7 +94,13 @@ impl<B> Service<Request<B>> for Api {
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         drop(black_box(request));
-        ready(Ok(Response::new(Full::from(&br#"{"ok":true}"#[..]))))
+        let mut answer = Response::new(Full::from(&br#"{"ok":true}"#[..]));
+        for (name, value) in ANSWERED {
+            answer
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
+        }
+        ready(Ok(answer))
     }
 }
 
