@@ -5,6 +5,9 @@
 //! the issuer, new tokens come back) and are then sent again. When the issuer refuses the refresh
 //! token, the session ends, for everybody and once.
 //!
+//! The [`guide`] has a page for each kind of issuer and of client, one for those who come from an axios
+//! interceptor, and one that says what happens when.
+//!
 //! # Example
 //!
 //! An API and an issuer in memory: the first token is rejected, and the caller never sees it.
@@ -268,6 +271,12 @@
 //! tokio has none. (That timer is a thread, which starts with the first refresh of the program. A
 //! runtime that was built without timers is noticed by a panic that is caught: its message is
 //! printed, and it needs `panic = "unwind"`. Enable timers.)
+//!
+//! # Features
+//!
+//! None is on by default. `file` brings a store in a file, `FileStore`. `hyper` tells by the errors of hyper,
+//! hyper-util and reqwest whether the issuer can have seen a reissue, and is wanted with any of these
+//! clients: see [`JsonReissue`](JsonReissue#when-there-is-no-answer).
 //!
 //! # Limits
 //!

@@ -136,7 +136,7 @@ async fn what_somebody_else_has_fetched_meanwhile_is_adopted() {
 #[tokio::test(start_paused = true)]
 async fn inside_a_grace_window_a_lost_answer_is_asked_for_again_at_once() {
     let world = World::new();
-    world.grace();
+    world.grace(Duration::MAX);
     let (store, session, client) = scene(&world, OKTA).await;
     world.script(Script::Lost);
     let before = tokio::time::Instant::now();
@@ -149,10 +149,50 @@ async fn inside_a_grace_window_a_lost_answer_is_asked_for_again_at_once() {
     assert_eq!(store.access_token().as_deref(), Some("a-u-2"));
 }
 
+// shows section 4, the table of servers: with what is known of each of them, a lost answer is made good,
+// whether the connection broke or there is silence. Without a window it never is.
+#[tokio::test(start_paused = true)]
+async fn the_window_of_each_known_issuer_is_used() {
+    let of = |n| LostReply::grace(seconds(n));
+    let windows = [
+        ("Auth0, with a leeway of 10 s", of(10), 10),
+        ("Okta", LostReply::OKTA, 30),
+        ("AWS Cognito, with the most it takes", of(60), 60),
+        ("Supabase", LostReply::SUPABASE, 10),
+        ("WorkOS", LostReply::WORKOS, 30),
+        ("Connect2id", LostReply::CONNECT2ID, 5),
+        ("Ory Hydra, with the most it takes", of(300), 300),
+        (
+            "Airlock: until the new tokens are used",
+            of(14 * 24 * 3600),
+            u64::MAX,
+        ),
+        ("Curity", LostReply::CURITY, 0),
+        ("Keycloak", LostReply::KEYCLOAK, 0),
+    ];
+    for (issuer, policy, window) in windows {
+        for lost in [Script::Lost, Script::LostAndHang] {
+            let world = World::new();
+            world.grace(seconds(window));
+            let (_, session, client) = scene(&world, policy).await;
+            world.script(lost);
+            let answer = get(&client).await;
+            if window > 0 {
+                assert_eq!(answer.status, StatusCode::OK, "{issuer}");
+                continue;
+            }
+            assert!(session.status().is_in_doubt(), "{issuer}");
+            advance(seconds(10)).await;
+            let why = get(&client).await.why.unwrap();
+            assert_eq!(why.end_reason(), Some(EndReason::Refused), "{issuer}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn after_three_tries_it_is_in_doubt_and_tried_again_soon() {
     let world = World::new();
-    world.grace();
+    world.grace(Duration::MAX);
     let (store, session, client) = scene(&world, OKTA).await;
     world.script(Script::Lost);
     world.script(Script::Unknown);
@@ -170,7 +210,7 @@ async fn after_three_tries_it_is_in_doubt_and_tried_again_soon() {
 #[tokio::test(start_paused = true)]
 async fn the_tries_share_the_deadline_of_a_reissue() {
     let world = World::new();
-    world.grace();
+    world.grace(Duration::MAX);
     let (_, _, client) = scene(&world, OKTA).await;
     world.script(Script::Hang);
     let before = tokio::time::Instant::now();
@@ -200,7 +240,7 @@ async fn a_busy_issuer_after_a_lost_answer_leaves_it_in_doubt() {
 #[tokio::test(start_paused = true)]
 async fn the_limit_of_reissues_holds_for_tries_as_well() {
     let world = World::new();
-    world.grace();
+    world.grace(Duration::MAX);
     let builder = world.builder().lost_reply(OKTA);
     let session = builder.reissue_limit(1, seconds(30)).build().unwrap();
     session.login(world.tokens("u")).await.unwrap();

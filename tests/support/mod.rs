@@ -28,6 +28,7 @@ use http_body_util::Full;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tower::Layer;
 use tower::Service;
 use tower::ServiceExt;
@@ -55,6 +56,8 @@ pub enum Script {
     Unknown,
     /// It is processed, and the answer is lost.
     Lost,
+    /// It is processed, and there is never an answer.
+    LostAndHang,
     /// It was not processed, and the answer is of no use but for a new refresh token.
     OnlyRotated(&'static str),
     Panic,
@@ -90,11 +93,18 @@ struct Facts {
     good: HashSet<String>,
     used: HashSet<String>,
     revoked: HashSet<String>,
-    /// A lost answer is given again to whoever presents the same refresh token.
-    grace: bool,
-    lost: HashMap<String, TokenSet>,
+    /// For so long a lost answer is given again to whoever presents the same refresh token.
+    grace: Duration,
+    lost: HashMap<String, (TokenSet, Instant)>,
     scripts: VecDeque<Script>,
     seen: Vec<Seen>,
+}
+
+impl Facts {
+    fn once_more(&self, refresh_token: &str) -> Option<TokenSet> {
+        let (tokens, at) = self.lost.get(refresh_token)?;
+        (at.elapsed() < self.grace).then(|| tokens.clone())
+    }
 }
 
 #[derive(Clone)]
@@ -142,9 +152,9 @@ impl World {
         self.lock().scripts.push_back(script);
     }
 
-    /// From now on the issuer has a grace window without end.
-    pub fn grace(&self) {
-        self.lock().grace = true;
+    /// From now on the issuer has a grace window.
+    pub fn grace(&self, window: Duration) {
+        self.lock().grace = window;
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -259,8 +269,7 @@ impl World {
             Some(Script::SameToken) => return Ok(TokenSet::new(old).unwrap()),
             _ => {}
         }
-        let again = self.lock().lost.get(&refresh).cloned();
-        if let Some(tokens) = again.filter(|_| self.lock().grace) {
+        if let Some(tokens) = self.lock().once_more(&refresh) {
             return Ok(tokens);
         }
         let reused = !self.lock().used.insert(refresh.clone());
@@ -271,9 +280,13 @@ impl World {
         }
         let tokens = self.tokens(&user);
         Ok(match script {
-            Some(Script::Lost) => {
-                self.lock().lost.insert(refresh, tokens);
-                return Err(ReissueError::unknown("scripted"));
+            Some(lost @ (Script::Lost | Script::LostAndHang)) => {
+                let answer = (tokens, Instant::now());
+                self.lock().lost.insert(refresh, answer);
+                return match lost {
+                    Script::Lost => Err(ReissueError::unknown("scripted")),
+                    _ => std::future::pending().await,
+                };
             }
             Some(Script::DeadToken) => {
                 self.lock().good.remove(tokens.access_token().expose());
