@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Debug;
+use std::future::Ready;
 use std::future::ready;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -15,7 +16,6 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::Request;
 use http::Response;
-use http::StatusCode;
 use http_body_util::Full;
 use tower::Layer;
 use tower::Service;
@@ -63,24 +63,14 @@ fn tokens() -> TokenSet {
 }
 
 /// An issuer that answers everything with an error full of marks.
-fn issuer() -> impl Service<
-    Request<Full<Bytes>>,
-    Response = Response<Full<Bytes>>,
-    Error = Infallible,
-    Future = std::future::Ready<Result<Response<Full<Bytes>>, Infallible>>,
-> + Clone
-+ Send
-+ Sync
-+ 'static {
-    service_fn(|_| {
-        let body = format!(r#"{{"error":"{MARK}","code":"{MARK}"}}"#);
-        let answer = Response::builder()
-            .status(400)
-            .header("content-type", "application/json")
-            .header("dpop-nonce", MARK)
-            .header("x-secret", MARK);
-        ready(Ok(answer.body(Full::from(body)).unwrap()))
-    })
+fn answer(_: Request<Full<Bytes>>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
+    let body = format!(r#"{{"error":"{MARK}","code":"{MARK}"}}"#);
+    let answer = Response::builder()
+        .status(400)
+        .header("content-type", "application/json")
+        .header("dpop-nonce", MARK)
+        .header("x-secret", MARK);
+    ready(Ok(answer.body(Full::from(body)).unwrap()))
 }
 
 fn print_tokens_and_errors(printed: &Printed) {
@@ -121,27 +111,27 @@ fn print_classifiers(printed: &Printed) {
 
 async fn print_reissuers(printed: &Printed) {
     let url = format!("https://a.test/token?{MARK}");
-    let json = JsonReissue::post(&url, issuer()).header("x-api-key", MARK);
+    let json = JsonReissue::post(&url, service_fn(answer)).header("x-api-key", MARK);
     printed.add("JsonReissue", &json);
     printed.add(
         "CookieReissue",
-        &CookieReissue::post(&url, issuer()).header("x-api-key", MARK),
+        &CookieReissue::post(&url, service_fn(answer)).header("x-api-key", MARK),
     );
     printed.add(
         "ClientCredentials",
-        &ClientCredentials::post(&url, issuer())
+        &ClientCredentials::post(&url, service_fn(answer))
             .basic("id", MARK)
             .param("a", MARK),
     );
-    let (request, answer) = (printed.clone(), printed.clone());
-    let grant = RefreshGrant::post(&url, issuer())
+    let (request, response) = (printed.clone(), printed.clone());
+    let grant = RefreshGrant::post(&url, service_fn(answer))
         .client_in_body("id", MARK)
         .dpop(move |of| {
             request.add("DpopRequest", &of);
             Ok(format!("{MARK}-proof"))
         })
         .on_error(move |of| {
-            answer.add("ErrorAnswer", of);
+            response.add("ErrorAnswer", of);
             None
         });
     printed.add("RefreshGrant", &grant);
@@ -171,7 +161,7 @@ async fn print_stores(printed: &Printed) {
 }
 
 async fn print_the_layer(printed: &Printed) {
-    let builder = Session::builder(JsonReissue::post("https://a.test", issuer()));
+    let builder = Session::builder(JsonReissue::post("https://a.test", service_fn(answer)));
     printed.add("SessionBuilder", &builder);
     let session = builder.build().unwrap();
     session.login(tokens()).await.unwrap();
