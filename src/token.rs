@@ -445,6 +445,8 @@ impl Lifetime {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn seconds(n: u64) -> Duration {
@@ -469,6 +471,32 @@ mod tests {
         ] {
             assert!(AccessToken::new(text).is_err(), "{text:?}");
             assert!(RefreshToken::new(text).is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100_000))]
+
+        // shows S6: whatever is taken for a token can stand in a header, and nothing else is.
+        #[test]
+        fn what_is_a_token_can_stand_in_a_header(seed in any::<u64>()) {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut any_char = || match random.u8(..16) {
+                0 => random.char(..),
+                1 => char::from(random.u8(..)),
+                _ => char::from(random.u8(b'!'..=b'~')),
+            };
+            let length = usize::from(seed.to_le_bytes()[0] % 12);
+            let text: String = (0..length).map(|_| any_char()).collect();
+            let is_token = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+            match AccessToken::new(text.clone()) {
+                Ok(token) => {
+                    prop_assert!(is_token);
+                    let header = http::HeaderValue::from_str(token.expose()).unwrap();
+                    prop_assert_eq!(header.as_bytes(), text.as_bytes());
+                }
+                Err(_) => prop_assert!(!is_token),
+            }
         }
     }
 

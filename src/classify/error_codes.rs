@@ -163,6 +163,7 @@ impl Classify for ErrorCodes {
 mod tests {
     use http::HeaderValue;
     use http::header;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::classify::DefaultClassifier;
@@ -210,6 +211,57 @@ mod tests {
         }
         let unread = codes().inspect(UNAUTHORIZED, &HeaderMap::new(), None);
         assert_eq!(unread, Verdict::Abstain);
+    }
+
+    /// A document with up to three mistakes in it.
+    fn spoilt(seed: u64) -> Vec<u8> {
+        const PIECES: [&str; 10] = [
+            "\"",
+            "{",
+            "}",
+            "[",
+            "\\",
+            ",",
+            ":",
+            "1e999",
+            "\\ud800",
+            "\"code\":\"T-003\",",
+        ];
+        let mut random = fastrand::Rng::with_seed(seed);
+        let good = [
+            r#"{"code":"T-002","message":"x"}"#,
+            r#"{"a":[{"code":1}],"code":40101}"#,
+        ];
+        let mut text = good[random.usize(..good.len())].as_bytes().to_vec();
+        for _ in 0..random.u8(..4) {
+            let at = random.usize(..=text.len());
+            match random.u8(..4) {
+                0 => text.truncate(at),
+                1 => text.insert(at, random.u8(..)),
+                2 => drop(text.splice(at..(at + 1).min(text.len()), [random.u8(..)])),
+                _ => drop(text.splice(at..at, PIECES[random.usize(..PIECES.len())].bytes())),
+            }
+        }
+        text
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100_000))]
+
+        // shows S8: a body that says nothing certain decides nothing.
+        #[test]
+        fn only_a_code_that_is_there_decides(seed in any::<u64>()) {
+            let body = spoilt(seed);
+            let codes = codes();
+            let verdict = codes.inspect(UNAUTHORIZED, &HeaderMap::new(), Some(&body));
+            let named: Option<Value> = serde_json::from_slice(&body).ok();
+            let named = named.as_ref().and_then(|document| document.get("code"));
+            prop_assert_eq!(verdict, match named {
+                Some(code) if code == "T-002" || code == 40101 => Verdict::Refresh,
+                Some(code) if code == "T-003" => Verdict::EndSession,
+                _ => Verdict::Abstain,
+            });
+        }
     }
 
     #[test]
