@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
@@ -45,28 +46,66 @@ pub enum Then {
     Hang,
 }
 
-/// What the acts of all connections share.
-#[derive(Default)]
-struct Book {
-    acts: Mutex<VecDeque<Act>>,
+/// What the acts of all connections share, and what was seen of the requests.
+pub struct Book<A> {
+    acts: Mutex<VecDeque<A>>,
     requests: watch::Sender<Vec<String>>,
     connections: AtomicUsize,
 }
 
-impl Book {
-    /// The last act is repeated for ever.
-    fn next(&self, take: bool) -> Act {
+impl<A> Default for Book<A> {
+    fn default() -> Self {
+        Self {
+            acts: Mutex::default(),
+            requests: watch::Sender::default(),
+            connections: AtomicUsize::default(),
+        }
+    }
+}
+
+impl<A: Clone> Book<A> {
+    pub fn of(acts: impl IntoIterator<Item = A>) -> Arc<Self> {
+        let book = Self::default();
+        book.acts.lock().unwrap().extend(acts);
+        Arc::new(book)
+    }
+
+    /// What is to be done next, if anything is. The last act is repeated for ever.
+    pub fn next(&self, take: bool) -> Option<A> {
         let mut acts = self.acts.lock().unwrap();
         match acts.len() > 1 && take {
-            true => acts.pop_front().unwrap(),
-            false => acts.front().cloned().unwrap_or_default(),
+            true => acts.pop_front(),
+            false => acts.front().cloned(),
         }
+    }
+
+    pub fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub fn read(&self, request: String) {
+        self.requests.send_modify(|requests| requests.push(request));
+    }
+
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.borrow().clone()
+    }
+
+    /// Waits until so many were read.
+    pub async fn asked(&self, n: usize) {
+        let mut requests = self.requests.subscribe();
+        let enough = |requests: &Vec<String>| requests.len() >= n;
+        requests.wait_for(enough).await.unwrap();
     }
 }
 
 pub struct Raw {
     pub address: SocketAddr,
-    book: Arc<Book>,
+    book: Arc<Book<Act>>,
     task: JoinHandle<()>,
 }
 
@@ -81,14 +120,11 @@ impl Raw {
     pub async fn scripted(acts: impl IntoIterator<Item = Act>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let book = Arc::new(Book {
-            acts: Mutex::new(acts.into_iter().collect()),
-            ..Book::default()
-        });
+        let book = Book::of(acts);
         let its = book.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                its.connections.fetch_add(1, Ordering::Relaxed);
+                its.connected();
                 tokio::spawn(serve(stream, its.clone()));
             }
         });
@@ -113,20 +149,13 @@ impl Raw {
             task,
         }
     }
+}
 
-    pub fn requests(&self) -> Vec<String> {
-        self.book.requests.borrow().clone()
-    }
+impl Deref for Raw {
+    type Target = Book<Act>;
 
-    /// Waits until it has read so many.
-    pub async fn asked(&self, n: usize) {
-        let mut requests = self.book.requests.subscribe();
-        let enough = |requests: &Vec<String>| requests.len() >= n;
-        requests.wait_for(enough).await.unwrap();
-    }
-
-    pub fn connections(&self) -> usize {
-        self.book.connections.load(Ordering::Relaxed)
+    fn deref(&self) -> &Book<Act> {
+        &self.book
     }
 }
 
@@ -146,11 +175,11 @@ impl Act {
     }
 }
 
-async fn serve(mut stream: TcpStream, book: Arc<Book>) {
+async fn serve(mut stream: TcpStream, book: Arc<Book<Act>>) {
     stream.set_nodelay(true).unwrap();
     while let Some(request) = read_request(&mut stream, &book).await {
-        book.requests.send_modify(|requests| requests.push(request));
-        let act = book.next(true);
+        book.read(request);
+        let act = book.next(true).unwrap_or_default();
         if let Some(gate) = &act.gate {
             gate.acquire().await.unwrap().forget();
         }
@@ -171,7 +200,7 @@ async fn serve(mut stream: TcpStream, book: Arc<Book>) {
 }
 
 /// A head, and as much body as it announces, if that is wanted.
-async fn read_request(stream: &mut TcpStream, book: &Book) -> Option<String> {
+async fn read_request(stream: &mut TcpStream, book: &Book<Act>) -> Option<String> {
     let mut bytes = Vec::new();
     let mut wanted = None;
     while wanted.is_none_or(|wanted| bytes.len() < wanted) {
@@ -179,7 +208,7 @@ async fn read_request(stream: &mut TcpStream, book: &Book) -> Option<String> {
         let n = stream.read(&mut piece).await.ok().filter(|n| *n > 0)?;
         bytes.extend_from_slice(&piece[..n]);
         if wanted.is_none() {
-            wanted = length(&bytes, !book.next(false).body_unread);
+            wanted = length(&bytes, !book.next(false).unwrap_or_default().body_unread);
         }
     }
     Some(String::from_utf8_lossy(&bytes).into_owned())

@@ -3,12 +3,9 @@
 // Each test file is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use h2::Ping;
@@ -24,8 +21,9 @@ use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::sync::Semaphore;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::raw::Book;
 
 /// What it does with one request, when it has read it whole.
 #[derive(Clone)]
@@ -68,38 +66,16 @@ impl Act {
     }
 }
 
-#[derive(Default)]
-struct Book {
-    acts: Mutex<VecDeque<Act>>,
-    requests: watch::Sender<Vec<String>>,
-    connections: AtomicUsize,
-}
-
-impl Book {
-    /// The last act is repeated for ever.
-    fn next(&self) -> Act {
-        let mut acts = self.acts.lock().unwrap();
-        match acts.len() {
-            1 => acts[0].clone(),
-            _ => acts.pop_front().unwrap(),
-        }
-    }
-}
-
 pub struct RawH2 {
     pub address: SocketAddr,
-    book: Arc<Book>,
+    book: Arc<Book<Act>>,
     task: JoinHandle<()>,
 }
 
 impl RawH2 {
     /// Does one act for each request, in turn; the last one for all that follow.
     pub async fn scripted(acts: impl IntoIterator<Item = Act>) -> Self {
-        let book = Arc::new(Book {
-            acts: Mutex::new(acts.into_iter().collect()),
-            ..Book::default()
-        });
-        Self::listen(book, serve).await
+        Self::listen(Book::of(acts), serve).await
     }
 
     /// Answers the first HEADERS on each connection with a GOAWAY that names this stream as the last
@@ -113,8 +89,8 @@ impl RawH2 {
     }
 
     async fn listen<F>(
-        book: Arc<Book>,
-        serve: impl Fn(TcpStream, Arc<Book>) -> F + Send + 'static,
+        book: Arc<Book<Act>>,
+        serve: impl Fn(TcpStream, Arc<Book<Act>>) -> F + Send + 'static,
     ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -124,7 +100,7 @@ impl RawH2 {
         let its = book.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                its.connections.fetch_add(1, Ordering::Relaxed);
+                its.connected();
                 tokio::spawn(serve(stream, its.clone()));
             }
         });
@@ -134,21 +110,14 @@ impl RawH2 {
             task,
         }
     }
+}
 
-    /// Method and path, then a line for each header, then the body.
-    pub fn requests(&self) -> Vec<String> {
-        self.book.requests.borrow().clone()
-    }
+/// Of a request: method and path, then a line for each header, then the body.
+impl Deref for RawH2 {
+    type Target = Book<Act>;
 
-    /// Waits until it has read so many.
-    pub async fn asked(&self, n: usize) {
-        let mut requests = self.book.requests.subscribe();
-        let enough = |requests: &Vec<String>| requests.len() >= n;
-        requests.wait_for(enough).await.unwrap();
-    }
-
-    pub fn connections(&self) -> usize {
-        self.book.connections.load(Ordering::Relaxed)
+    fn deref(&self) -> &Book<Act> {
+        &self.book
     }
 }
 
@@ -165,7 +134,7 @@ struct Handle {
     go_away: Notify,
 }
 
-async fn serve(stream: TcpStream, book: Arc<Book>) {
+async fn serve(stream: TcpStream, book: Arc<Book<Act>>) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
@@ -191,14 +160,14 @@ async fn serve(stream: TcpStream, book: Arc<Book>) {
 async fn answer(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    book: Arc<Book>,
+    book: Arc<Book<Act>>,
     connection: Arc<Handle>,
 ) {
     let Some(request) = read(request).await else {
         return;
     };
-    book.requests.send_modify(|requests| requests.push(request));
-    let act = book.next();
+    book.read(request);
+    let act = book.next(true).expect("a scripted server has an act");
     if let Some(gate) = &act.gate {
         gate.acquire().await.unwrap().forget();
     }
@@ -264,7 +233,7 @@ async fn read(request: Request<RecvStream>) -> Option<String> {
 
 /// The frames by hand (RFC 9113 section 4.1): the crate's server cannot say that it has not processed
 /// a stream that it has read.
-async fn go_away(mut stream: TcpStream, book: &Book, last: u32) -> std::io::Result<()> {
+async fn go_away(mut stream: TcpStream, book: &Book<Act>, last: u32) -> std::io::Result<()> {
     const HEADERS: u8 = 1;
     const SETTINGS: u8 = 4;
     const GOAWAY: u8 = 7;
@@ -282,8 +251,7 @@ async fn go_away(mut stream: TcpStream, book: &Book, last: u32) -> std::io::Resu
         match (head[3], head[4]) {
             (SETTINGS, 0) => stream.write_all(&frame(SETTINGS, ACK, &[])).await?,
             (HEADERS, _) => {
-                book.requests
-                    .send_modify(|requests| requests.push(String::new()));
+                book.read(String::new());
                 let mut payload = last.to_be_bytes().to_vec();
                 payload.extend(u32::from(Reason::NO_ERROR).to_be_bytes());
                 stream.write_all(&frame(GOAWAY, 0, &payload)).await?;
