@@ -412,7 +412,7 @@ impl Guard {
             let Some(tokens) = tokens else { return false };
             // Whatever becomes of this attempt now, its reply is not lost.
             let _: Option<Instant> = inner.state.lose_reply(number);
-            let Some(token) = rotated.or(tokens.refresh_token()).cloned() else {
+            let Some(token) = rotated.or_else(|| tokens.refresh_token()).cloned() else {
                 return false;
             };
             if rotated.is_none() && tokens.in_doubt().is_none() {

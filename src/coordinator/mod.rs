@@ -556,7 +556,8 @@ impl Inner {
             sent_at,
             ..InDoubt::new(now.wall, tries)
         };
-        let open_until = before.map_or(policy.open_until(asked), |(_, doubt)| doubt.open_until);
+        let open_until =
+            before.map_or_else(|| policy.open_until(asked), |(_, doubt)| doubt.open_until);
         self.state.set_doubt(Some(Doubt {
             open_until,
             closed_until: now.instant + policy.quarantined_for(tries),
