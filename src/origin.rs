@@ -233,7 +233,7 @@ fn accept<'a>(
         "plain http is for loopback only, use https (or `Origin::allow_plain_http`, \
          where nobody can listen)"
     } else {
-        "plain http is for loopback only, use https"
+        "plain http is for loopback only, use https (or `allow_plain_http`, where nobody can listen)"
     };
     Err(refusal(what, uri, reason))
 }

@@ -71,11 +71,16 @@ fn oauth(status: u16, code: &str) -> Act {
 
 // ===== a refusal =====
 
-// shows section 3, row 1 (`invalid_grant`, any status; Auth0 sends 403), B56, P6, P7.
+// shows section 3, row 1 (`invalid_grant`; Auth0 sends 403), B56, P6, P7.
 #[tokio::test]
-async fn invalid_grant_ends_the_session_whatever_the_status() {
+async fn invalid_grant_ends_the_session_unless_the_status_is_about_something_else() {
     for http2 in BOTH {
-        for status in [200, 400, 401, 403, 404, 429, 500] {
+        for status in [302, 408, 429, 500, 502, 503] {
+            let act = oauth(status, "invalid_grant");
+            let scene = Scene::play(http2, [act], grant).await;
+            scene.is_kept(&format!("{status}, http2 {http2}"));
+        }
+        for status in [200, 400, 401, 403, 404] {
             let row = format!("{status}, http2 {http2}");
             let scene = Scene::play(http2, [oauth(status, "invalid_grant")], grant).await;
             scene.is_over(&row);

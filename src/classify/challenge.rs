@@ -76,9 +76,13 @@ fn without_token68(text: &str) -> Cow<'_, str> {
 }
 
 fn is_token68(item: &str) -> bool {
-    let Some((_, text)) = item.trim_ascii().split_once(' ') else {
+    let Some((scheme, text)) = item.trim_ascii().split_once(' ') else {
         return false;
     };
+    // A parameter may have a blank after its '='.
+    if scheme.contains('=') {
+        return false;
+    }
     let text = text.trim_ascii_start().trim_end_matches('=');
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
     !text.is_empty() && text.bytes().all(is_allowed)
@@ -157,6 +161,9 @@ mod tests {
             r#"Bearer error="invalid\_token""#,
             r#"Bearer error="\i\n\v\a\l\i\d_token""#,
             r#"Bearer error = "invalid_token""#,
+            "Bearer error= invalid_token",
+            "Bearer realm=x, error= invalid_token",
+            "Bearer realm=x, error =invalid_token, a= b",
             r#"Bearer realm="a \"b\", c=d", error="invalid_token""#,
             r#"Bearer error_description="expired, \\ or so",error="invalid_token""#,
             r#" , Bearer realm="x" ,, error="invalid_token" , "#,

@@ -29,7 +29,7 @@ use crate::token::AccessToken;
 use crate::token::RefreshToken;
 use crate::token::TokenSet;
 
-/// What the error codes of OAuth mean, on whatever status: RFC 6749 section 5.2; RFC 8707 section 2
+/// What the error codes of OAuth mean, on whatever status that lets them ([`may_refuse`]): RFC 6749 section 5.2; RFC 8707 section 2
 /// (`invalid_target`); RFC 9449 sections 5 and 8 (DPoP); RFC 8628 section 3.5 (`slow_down`). The two
 /// of servers in trouble are of the other endpoint (RFC 6749 section 4.1.2.1), and are met here too.
 pub(super) const OAUTH_CODES: [(&str, ReissueErrorKind); 12] = [
@@ -98,10 +98,8 @@ impl Contract {
         let pointers = pointers.into_iter().chain(&self.expiry);
         pointers.into_iter().try_for_each(Pointer::check)?;
         // P6: these never end a session, whatever the user thinks of the issuer.
-        let impossible = |status: &&StatusCode| {
-            !status.is_client_error() || matches!(status.as_u16(), 408 | 429)
-        };
-        match self.refused_statuses.iter().find(impossible) {
+        let mut statuses = self.refused_statuses.iter();
+        match statuses.find(|status| !may_refuse(**status)) {
             Some(status) => Err(ConfigError::new(format!(
                 "the status {status} cannot mean that the refresh token was refused"
             ))),
@@ -147,8 +145,9 @@ impl Contract {
         let mut refused = self.refused_codes.iter();
         let refused = refused.find(|known| **known == code);
         let refused = refused.map(|known| (known.as_str(), ReissueErrorKind::Refused));
-        let mut fixed = self.codes.iter();
-        let (code, kind) = refused.or_else(|| fixed.find(|(known, _)| *known == code).copied())?;
+        let fixed = self.codes.iter().find(|(known, _)| *known == code);
+        let (code, kind) =
+            refused.or_else(|| fixed.filter(|fixed| counts(fixed, answer)).copied())?;
         let message = format!("it answered {} with the code {code:?}", answer.status());
         Some(ReissueError::new(kind, message))
     }
@@ -251,15 +250,32 @@ impl Contract {
     }
 
     fn access_token(&self, document: &mut Document) -> Result<AccessToken, BoxError> {
-        match document.take(&self.access_token) {
-            Some(Value::String(text)) => Ok(AccessToken::new(text)?),
-            Some(_) => Err(no_text("access token", &self.access_token)),
-            None => {
-                let at = self.access_token.text();
-                Err(format!("its answer has no access token at {at:?}").into())
-            }
-        }
+        let at = &self.access_token;
+        let defect = match document.take(at) {
+            Some(Value::String(text)) => return Ok(AccessToken::new(text)?),
+            Some(_) => no_text("access token", at),
+            None => format!("its answer has no access token at {:?}", at.text()),
+        };
+        // The place is the user's to name, unless a standard has fixed it. Until it is right, each
+        // answer costs a refresh token.
+        let advice = match self.codes.is_empty() {
+            true => "; if it is elsewhere, name the place with access_token_at(…)",
+            false => "",
+        };
+        Err(format!("{defect}{advice}").into())
     }
+}
+
+/// P6: an issuer in trouble, or one that asks for patience, refuses no refresh token, whatever it
+/// writes. A success is one by its status only, where it brings no tokens.
+fn counts((_, kind): &(&str, ReissueErrorKind), answer: &ErrorAnswer<'_>) -> bool {
+    let status = answer.status();
+    *kind != ReissueErrorKind::Refused || status.is_success() || may_refuse(status)
+}
+
+/// Whether an error of this status can be about the refresh token at all.
+fn may_refuse(status: StatusCode) -> bool {
+    status.is_client_error() && !matches!(status.as_u16(), 408 | 429)
 }
 
 /// The refresh token in a success, if there is a new one. Like the cookie's, an empty one is none.
@@ -274,16 +290,13 @@ pub(super) fn refresh_token(
         None => Ok(None),
         Some(Value::String(text)) if text.is_empty() => Ok(None),
         Some(Value::String(text)) => Ok(Some(RefreshToken::new(text)?)),
-        Some(_) => Err(no_text("refresh token", pointer)),
+        Some(_) => Err(no_text("refresh token", pointer).into()),
     }
 }
 
-fn no_text(what: &str, pointer: &Pointer) -> BoxError {
-    format!(
-        "the {what} at {:?} of its answer is no text",
-        pointer.text()
-    )
-    .into()
+fn no_text(what: &str, pointer: &Pointer) -> String {
+    let at = pointer.text();
+    format!("the {what} at {at:?} of its answer is no text")
 }
 
 /// An expiry is a convenience: without one the server decides.

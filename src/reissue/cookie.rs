@@ -67,8 +67,10 @@ impl CookieReissue {
 
     fn request(&self, request: &ReissueRequest) -> Result<Request<Bytes>, ReissueError> {
         let token = request.refresh_token_to_send()?;
-        if !is_cookie_value(token) {
-            let message = "the refresh token has characters that cannot stand in a cookie";
+        // RFC 6265 section 5.4: what was set goes back as it came, if the grammar of section 4.1.1
+        // allows it or not. A cookie never brings this one character, where its value would end.
+        if token.contains(';') {
+            let message = "the refresh token has a ';', which cannot stand in a cookie";
             return Err(ReissueError::misconfigured(message));
         }
         let mut http = self.exchange.request(Bytes::new())?;
@@ -101,29 +103,29 @@ fn is_cookie_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(is_token)
 }
 
-/// RFC 6265 section 4.1.1. Quotes around it belong to the value, and are sent back as they came.
-fn is_cookie_value(value: &str) -> bool {
-    let unquoted = value
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'));
-    let is_octet = |byte: u8| byte.is_ascii_graphic() && !b"\",;\\".contains(&byte);
-    unquoted.unwrap_or(value).bytes().all(is_octet)
-}
-
-/// The refresh token that an answer sets, if it sets one that lives.
+/// The refresh token that an answer sets, if it sets one that lives. `now` is the local clock's time,
+/// which counts where the answer does not say when it was made.
 pub(super) fn rotated(
     headers: &HeaderMap,
     name: &str,
     now: SystemTime,
 ) -> Result<Option<RefreshToken>, BoxError> {
+    // Both times of the issuer's clock: ours may be wrong (RFC 9110 section 6.6.1).
+    let now = date(headers).unwrap_or(now);
     let set = headers.get_all(header::SET_COOKIE).into_iter();
+    // An attribute may be in any encoding, and is none of our business.
     let mut ours = set
-        .filter_map(|value| Cookie::parse(value.to_str().ok()?).ok())
+        .filter_map(|value| Cookie::parse(String::from_utf8_lossy(value.as_bytes())).ok())
         .filter(|cookie| cookie.name() == name && lives(cookie, now));
     match ours.next_back() {
         Some(cookie) => Ok(Some(RefreshToken::new(cookie.value())?)),
         None => Ok(None),
     }
+}
+
+fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    let text = headers.get(header::DATE)?.to_str().ok()?;
+    httpdate::parse_http_date(text.trim()).ok()
 }
 
 /// An empty or expired cookie deletes the browser's, and hands out nothing.
@@ -206,15 +208,47 @@ mod tests {
     }
 
     #[test]
-    fn what_would_break_out_of_a_cookie_is_no_value() {
-        for value in ["a", "a=b", "\"a\"", "!#$%&'()*+-./:<=>?@[]^_`{|}~", "\""] {
-            assert_eq!(is_cookie_value(value), value != "\"", "{value}");
+    fn an_attribute_may_have_bytes_that_are_no_ascii() {
+        let lines: [&[u8]; 3] = [
+            b"refreshToken=r2; Path=/; X=\xff",
+            "refreshToken=r2; Path=/caf\u{e9}".as_bytes(),
+            b"refreshToken=r2; Max-Age=60; comment=a\tb \xfe",
+        ];
+        for line in lines {
+            let line = HeaderValue::from_bytes(line).unwrap();
+            let headers = HeaderMap::from_iter([(header::SET_COOKIE, line)]);
+            let token = rotated(&headers, "refreshToken", SystemTime::now()).unwrap();
+            assert_eq!(token.unwrap().expose(), "r2", "{headers:?}");
         }
-        for value in [
-            "a;b", "a,b", "a\\b", "a\"b", "a b", "a\rb", "\u{e9}", "\"a", "\"a;\"",
-        ] {
-            assert!(!is_cookie_value(value), "{value}");
+        let value = HeaderValue::from_bytes(b"refreshToken=CANARY\xff").unwrap();
+        let headers = HeaderMap::from_iter([(header::SET_COOKIE, value)]);
+        let error = rotated(&headers, "refreshToken", SystemTime::now()).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("CANARY"));
+    }
+
+    #[test]
+    fn whether_it_has_expired_is_judged_by_the_clock_of_the_issuer() {
+        const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+        let fresh = "refreshToken=r2; Expires=Sun, 06 Nov 1994 08:59:37 GMT";
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(784_111_777);
+        let lives = |date: Option<&'static str>, now| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::SET_COOKIE, HeaderValue::from_static(fresh));
+            if let Some(date) = date {
+                headers.insert(header::DATE, HeaderValue::from_static(date));
+            }
+            rotated(&headers, "refreshToken", now).unwrap().is_some()
+        };
+        let ahead = at + HOUR;
+        assert!(lives(Some("Sun, 06 Nov 1994 08:49:37 GMT"), ahead));
+        assert!(!lives(Some("Sun, 06 Nov 1994 09:49:37 GMT"), at));
+        for none in [None, Some("yesterday")] {
+            assert!(lives(none, at) && !lives(none, ahead), "{none:?}");
         }
+    }
+
+    #[test]
+    fn a_name_is_a_token() {
         assert!(is_cookie_name("__Host-refresh.token"));
         for name in ["", "a=b", "a;b", "a b", "a\"", "\u{e9}"] {
             assert!(!is_cookie_name(name), "{name}");

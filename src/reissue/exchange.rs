@@ -46,6 +46,19 @@ type Unread = Response<UnsyncBoxBody<Bytes, BoxError>>;
 type Pending = Pin<Box<dyn Future<Output = Result<Unread, ReissueError>> + Send>>;
 type Client = Box<dyn Fn(Request<Bytes>) -> Pending + Send>;
 
+/// Headers about the connection (RFC 9110 section 7.6.1, RFC 9113 section 8.2.2) and about how a body is
+/// sent: the client alone knows what can stand there.
+static OF_THE_CLIENT: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::EXPECT,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
 /// An extension of a request that has no refresh token in its head.
 #[derive(Clone, Copy)]
 pub(super) struct TokenInBody;
@@ -126,9 +139,18 @@ impl Exchange {
         &self,
         own: impl IntoIterator<Item = &'a HeaderName>,
     ) -> Result<(), ConfigError> {
-        check_endpoint(self.uri()?, self.plain_http_allowed)?;
+        let checked = check_endpoint(self.uri()?, self.plain_http_allowed);
+        checked.map_err(|error| self.with_address(&error))?;
         self.contract.check()?;
         let headers = self.headers()?;
+        if let Some(name) = OF_THE_CLIENT
+            .iter()
+            .find(|name| headers.contains_key(*name))
+        {
+            return Err(ConfigError::new(format!(
+                "the header {name} cannot be given with header(…): it is the HTTP client's to write"
+            )));
+        }
         let taken = [
             &header::ACCEPT_ENCODING,
             &header::CONTENT_LENGTH,
@@ -149,6 +171,13 @@ impl Exchange {
 
     pub(super) fn uri(&self) -> Result<&Uri, ConfigError> {
         self.uri.as_ref().map_err(ConfigError::clone)
+    }
+
+    fn with_address(&self, error: &ConfigError) -> ConfigError {
+        match self.uri.as_ref().map(Uri::to_string) {
+            Ok(uri) => ConfigError::new(format!("the issuer's address{}: {error}", shown(&uri))),
+            Err(error) => error.clone(),
+        }
     }
 
     fn headers(&self) -> Result<&HeaderMap, ConfigError> {
@@ -211,10 +240,19 @@ impl Exchange {
 fn endpoint(uri: &str) -> Result<Uri, ConfigError> {
     // `Uri` would drop it, and whoever wrote it meant something (RFC 6749 section 3.2).
     if uri.contains('#') {
-        return Err(ConfigError::new("the issuer's address has a fragment"));
+        let message = format!("the issuer's address{} has a fragment", shown(uri));
+        return Err(ConfigError::new(message));
     }
-    let no_uri = |_| ConfigError::new("the issuer's address is no URI");
+    let no_uri = |_| ConfigError::new(format!("the issuer's address{} is no URI", shown(uri)));
     uri.parse().map_err(no_uri)
+}
+
+/// The address with a blank before it, unless there can be a secret in it: userinfo or a query (P12).
+fn shown(uri: &str) -> String {
+    match uri.contains(['?', '@']) {
+        true => String::new(),
+        false => format!(" {uri:?}"),
+    }
 }
 
 /// Gives the body its limit on the way.

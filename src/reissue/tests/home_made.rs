@@ -92,6 +92,23 @@ async fn a_refresh_token_that_cannot_stand_in_a_cookie_is_not_sent() {
     assert!(sent.lock().unwrap().is_empty());
 }
 
+// RFC 6265 section 5.4: a browser would send it as well.
+#[tokio::test]
+async fn what_a_cookie_brought_goes_back_as_it_came() {
+    for value in ["R2,other=1", "R\"2", "R\\2", "\"R2\"", "\"", "a=b=="] {
+        let line = format!("refreshToken={value}; Path=/").leak();
+        let answer = reply(200, good()).with(header::SET_COOKIE, line);
+        let tokens = reissued(cookie_reissue(answer)).await.unwrap();
+        assert_eq!(tokens.refresh_token().unwrap().expose(), value);
+        let (client, sent) = issuer(reply(200, good()));
+        let reissuer = CookieReissue::post(ADDRESS, client);
+        let request = ReissueRequest::new(Some(tokens));
+        Reissue::reissue(&reissuer, request).await.unwrap();
+        let expected = format!("refreshToken={value}");
+        assert_eq!(sent.lock().unwrap()[0].headers()[header::COOKIE], expected);
+    }
+}
+
 #[tokio::test]
 async fn without_a_refresh_token_nothing_is_sent() {
     let (client, sent) = issuer(reply(200, good()));
@@ -499,8 +516,10 @@ fn what_cannot_work_is_told_when_the_session_is_built() {
     let cookie = || cookie_reissue(reply(200, ""));
     let at = |uri: &str| JsonReissue::post(uri, issuer(reply(200, "")).0);
     let wrong: Vec<Box<dyn Fn() -> Result<(), ConfigError>>> = vec![
-        Box::new(|| at("not a uri CANARY").check()),
-        Box::new(|| at("http://issuer.example/CANARY").check()),
+        Box::new(|| at("not a uri ?CANARY").check()),
+        Box::new(|| at("https://CANARY@issuer.example/#x").check()),
+        Box::new(|| at("http://issuer.example/?key=CANARY").check()),
+        Box::new(|| at("https://user:CANARY@issuer.example/").check()),
         Box::new(|| json().access_token_at("accessToken").check()),
         Box::new(|| json().refresh_token_at("refreshToken").check()),
         Box::new(|| json().lifetime_at("x").check()),
@@ -536,6 +555,56 @@ fn what_cannot_work_is_told_when_the_session_is_built() {
     assert_eq!(basic.header("authorization", "Basic x").check(), Ok(()));
     let cookie = cookie().header("authorization", "Basic x");
     assert_eq!(cookie.header("accept", "text/json").check(), Ok(()));
+}
+
+#[test]
+fn a_wrong_address_is_shown_and_what_to_do() {
+    let wrong = |uri: &str| {
+        let reissuer = JsonReissue::post(uri, issuer(reply(200, "")).0);
+        reissuer.check().unwrap_err().to_string()
+    };
+    for uri in [
+        "issuer.example /token",
+        "/member/token/refresh",
+        "https://issuer.example/token#x",
+        "http://issuer.example/token",
+    ] {
+        assert!(wrong(uri).contains(&format!("{uri:?}")), "{}", wrong(uri));
+    }
+    assert!(wrong("http://issuer.example/").contains("allow_plain_http"));
+}
+
+// shows B141
+#[test]
+fn headers_of_the_connection_cannot_be_given() {
+    for name in [
+        "Connection",
+        "expect",
+        "Keep-Alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "Transfer-Encoding",
+        "upgrade",
+    ] {
+        let json = json_reissue(reply(200, "")).header(name, "CANARY").check();
+        let cookie = cookie_reissue(reply(200, "")).header(name, "CANARY");
+        let message = json.unwrap_err().to_string();
+        assert!(message.contains(&name.to_ascii_lowercase()), "{message}");
+        assert!(!message.contains("CANARY"), "{message}");
+        assert!(cookie.check().is_err(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_success_without_an_access_token_says_how_to_name_its_place() {
+    for defective in [
+        r#"{"data":{"token":"CANARY"}}"#,
+        r#"{"accessToken":{"value":"CANARY"}}"#,
+    ] {
+        let message = chain(&failure(reply(200, defective)).await);
+        assert!(message.contains("access_token_at(…)"), "{message}");
+    }
 }
 
 #[tokio::test]

@@ -226,6 +226,9 @@ async fn a_new_refresh_token_in_a_defective_token_response_is_kept() {
 async fn the_error_code_decides_whatever_the_status() {
     for status in [200, 302, 400, 401, 403, 404, 408, 429, 500, 503] {
         for (code, kind) in answer::OAUTH_CODES {
+            if kind == ReissueErrorKind::Refused && ![200, 400, 401, 403, 404].contains(&status) {
+                continue;
+            }
             let error = refresh_failure(coded(status, code)).await;
             assert_eq!(error.kind, kind, "{status} {code}");
             assert!(chain(&error).contains(code), "{status} {code}");
@@ -236,6 +239,31 @@ async fn the_error_code_decides_whatever_the_status() {
             };
             assert_eq!(error.kind, kind, "{status} {code}");
         }
+    }
+}
+
+// shows P6
+#[tokio::test]
+async fn an_issuer_in_trouble_refuses_nothing() {
+    use ReissueErrorKind::*;
+    for (status, kind) in [
+        (302, Misconfigured),
+        (408, Unknown),
+        (429, Transient),
+        (500, Unknown),
+        (502, Unknown),
+        (503, Transient),
+    ] {
+        let refusal = || coded(status, "invalid_grant").with(RETRY, "7");
+        let error = refresh_failure(refusal()).await;
+        assert_eq!(error.kind, kind, "{status}");
+        assert_eq!(error.retry_after.is_some(), kind == Transient, "{status}");
+        assert_eq!(credentials_failure(refusal()).await.kind, kind, "{status}");
+        // What the user says counts.
+        let told =
+            |answer: &ErrorAnswer<'_>| Some(ReissueError::refused(answer.status().to_string()));
+        let error = reissued(refresh(refusal()).on_error(told)).await;
+        assert!(error.unwrap_err().is_refused(), "{status}");
     }
 }
 

@@ -177,6 +177,9 @@ fn every_error_response_has_a_meaning_that_shows_no_secret() {
             let error = contract.failure(&answer);
             assert_discreet(&error);
             assert_refused_for_a_reason(&error, &contract.code, &body);
+            let is_oauth = !contract.codes.is_empty();
+            let may_refuse = (400..500).contains(&status) && ![408, 429].contains(&status);
+            assert!(!error.is_refused() || !is_oauth || may_refuse, "{status}");
             assert!(error.rotated.is_none() && error.retry_after.is_none());
             refused |= error.is_refused();
         }

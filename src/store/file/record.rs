@@ -322,9 +322,9 @@ impl<'a> Record<'a> {
     }
 
     fn format(&self) -> Format {
-        match self.raw(FORMAT[0]) {
+        match self.get(FORMAT[0]) {
             None => Format::Plain,
-            Some(raw) if parse::<u64>(raw) == Some(1) => Format::Current,
+            Some(raw) if parse::<f64>(raw) == Some(1.0) => Format::Current,
             Some(_) => Format::Foreign,
         }
     }

@@ -308,7 +308,6 @@ fn a_newer_format_gives_the_access_token_alone() {
         "-1",
         "1.5",
         "\"1\"",
-        "null",
         "true",
         "18446744073709551616",
     ] {
@@ -322,6 +321,21 @@ fn a_newer_format_gives_the_access_token_alone() {
         assert!(tokens.refresh_token().is_none() && tokens.expires_at().is_none());
     }
     assert!(login(r#"{"format":2,"logged_out":true}"#).is_err());
+}
+
+#[test]
+fn a_format_of_null_is_none_and_one_is_one_however_it_is_written() {
+    let record = |format| {
+        logged_in(&format!(
+            r#"{{"access_token":"a","refresh_token":"r","format":{format},"uid":7,"identity_members":["uid"]}}"#
+        ))
+    };
+    for format in ["null", "1", "1.0", "1e0"] {
+        let tokens = record(format);
+        assert_eq!(tokens.refresh_token().unwrap().expose(), "r", "{format}");
+        let is_record = tokens.identity().contains_key("uid");
+        assert_eq!(is_record, format != "null", "{format}");
+    }
 }
 
 #[test]
