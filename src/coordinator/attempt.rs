@@ -233,6 +233,7 @@ impl Guard {
     }
 
     /// Newer tokens than ours, if there are any to be had without the issuer.
+    ///
     /// `reissues` says that our own would be presented next, unless somebody else has left word that
     /// they are in doubt.
     async fn reread(&self, reissues: bool) -> Result<Option<Fetched>, Completion> {
@@ -273,12 +274,13 @@ impl Guard {
 
     async fn reissue(&mut self, current: Option<TokenSet>) -> Prepared {
         let settings = &self.coordinator.settings;
-        let open_until = self.coordinator.lock().state.doubt();
+        let presented = self.presented(current.as_ref());
+        let open_until = presented.and_then(|token| self.coordinator.lock().open_until(token));
         let mut tries = Tries::new(
             &settings.lost_reply,
             settings.reissue_timeout,
             Instant::now(),
-            open_until.map(|doubt| doubt.open_until),
+            open_until,
         );
         let mut answer = self.try_once(&mut tries, &current).await?;
         let mut lost = is_lost(&answer);

@@ -569,6 +569,13 @@ impl Inner {
         true
     }
 
+    /// The end of the grace window of this refresh token, if it is in doubt.
+    fn open_until(&self, token: &RefreshToken) -> Option<Instant> {
+        let ours = self.tokens.as_ref()?.refresh_token()?;
+        let doubt = self.state.doubt().filter(|_| ours.same(token))?;
+        Some(doubt.open_until)
+    }
+
     /// Somebody else has stored our own tokens with a doubt that we do not have. `true` where they
     /// are left alone for it.
     fn take_over_doubt(&mut self, stored: &TokenSet, settings: &Settings, now: &Now) -> bool {
