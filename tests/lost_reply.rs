@@ -476,10 +476,10 @@ fn an_attempt_that_is_abandoned_in_the_middle_leaves_it_in_doubt() {
     driven.block_on(async {
         assert!(get(&client).await.why.unwrap().is_outcome_unknown());
         assert!(session.status().is_in_doubt());
-        is_left_alone(&world, &client).await;
-        // It is written down without anybody's help.
+        // It is written down without the help of a later request.
         until_saved(&session).await;
         assert_eq!(doubt(&store), Some(1));
+        is_left_alone(&world, &client).await;
 
         // What is adopted now is newer than what the issuer may still say.
         session.adopt(world.tokens("u")).await.unwrap();
@@ -717,6 +717,33 @@ async fn a_doubt_that_somebody_else_has_stored_is_taken_over() {
         advance(seconds(41)).await;
         assert_eq!(get(&client).await.status, StatusCode::OK, "{theirs}");
     }
+}
+
+// shows section 4: a doubt belongs to a refresh token, and not to the session.
+#[tokio::test(start_paused = true)]
+async fn the_doubt_of_one_refresh_token_does_not_count_for_the_next() {
+    let now = SystemTime::now();
+    let past = now - seconds(3600);
+    let world = World::new();
+    let (store, _, client) = scene(&world, LostReply::strict()).await;
+    world.script(Script::Unknown);
+    get(&client).await;
+    advance(seconds(10)).await;
+    // Somebody else has fetched a pair, which has expired by now.
+    store.put(Some(world.tokens("u").with_expires_at(past)));
+    world.expire();
+    world.script(Script::Unknown);
+    get(&client).await;
+    let kept = store.tokens().unwrap();
+    assert_eq!(kept.refresh_token().unwrap().expose(), "r-u-2");
+    assert_eq!(doubt(&store), Some(1));
+
+    // A doubt in the store whose quarantine is over is no reason to wait.
+    let world = World::new();
+    let (store, _, client) = scene(&world, LostReply::strict()).await;
+    let ours = store.tokens().unwrap();
+    store.put(Some(ours.with_in_doubt(InDoubt::new(past, 1))));
+    assert_eq!(get(&client).await.status, StatusCode::OK);
 }
 
 // shows B67: with a new login there is nothing in doubt.

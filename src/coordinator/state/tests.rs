@@ -283,6 +283,22 @@ fn tokens_that_come_with_a_doubt_bring_its_pause_along_and_others_end_it() {
     assert!(!state.settled_status().is_in_doubt());
 }
 
+// shows B105: a refresh ahead that has to wait is asked for again when it may be, and not on each request.
+#[test]
+fn a_refresh_ahead_waits_for_the_end_of_a_doubt() {
+    let now = Now::read();
+    let mut doubtful = expiring(&now);
+    doubtful.in_doubt = Some(closed(&now, 95));
+    let mut state = live(doubtful, &now);
+    let due = later(&now, 91);
+    assert!(matches!(state.admit(&due), Admission::Go));
+    assert_eq!(state.view(&due).recheck, Due::at(now.instant + seconds(95)));
+    assert!(matches!(
+        state.admit(&later(&now, 95)),
+        Admission::GoAndStart(_)
+    ));
+}
+
 /// What the session makes of tokens that live for a minute.
 fn for_a_minute(now: &Now) -> Token {
     let tokens = TokenSet::new("access").unwrap().obtained(now);
