@@ -1,6 +1,6 @@
 //! The client: hyper, the layer around it, and what a caller gets from it.
 
-use std::io::{self, IsTerminal};
+use std::io;
 
 use ::http::{
     Request, Response, StatusCode, Uri,
@@ -10,7 +10,6 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde::de::IgnoredAny;
-use tokio::io::{AsyncWriteExt, stdout};
 use tower::{Layer, ServiceExt, util::BoxCloneService};
 use tower_token_refresh::{
     BoxError, Classify, ConfigError, DefaultClassifier, ErrorCodes, Origin, RefreshError,
@@ -21,6 +20,7 @@ use crate::{
     http::{self, Http},
     issuer,
     options::Options,
+    output,
     tokens::Tokens,
 };
 
@@ -43,6 +43,8 @@ pub enum End {
     },
     /// Without one.
     Failed(BoxError),
+    /// With one that could not be shown.
+    Unwritten(io::Error),
 }
 
 impl Client {
@@ -68,7 +70,11 @@ impl Client {
         let answer = self.api.oneshot(request(uri, self.data)?).await?;
         let (head, body) = answer.into_parts();
         match shows_body {
-            true => show(body).await?,
+            true => {
+                if let Err(error) = show(body).await? {
+                    return Ok(End::Unwritten(error));
+                }
+            }
             false => read(body).await?,
         }
         Ok(End::Answered {
@@ -133,23 +139,18 @@ async fn read(mut body: ResponseBody<Incoming>) -> Result<(), BoxError> {
     Ok(())
 }
 
-async fn show(mut body: ResponseBody<Incoming>) -> Result<(), BoxError> {
-    let mut out = stdout();
-    let mut is_line = true;
+/// The inner error is that of standard output.
+async fn show(mut body: ResponseBody<Incoming>) -> Result<io::Result<()>, BoxError> {
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else {
             continue;
         };
-        if out.write_all(&data).await.is_err() {
+        match output::write(&data).await {
+            Ok(true) => {}
             // Whoever read it has seen enough.
-            return Ok(());
+            Ok(false) => break,
+            Err(error) => return Ok(Err(error)),
         }
-        is_line = data.last().map_or(is_line, |last| *last == b'\n');
     }
-    // So that the prompt does not follow it on its line.
-    if !is_line && io::stdout().is_terminal() {
-        let _ = out.write_all(b"\n").await;
-    }
-    let _ = out.flush().await;
-    Ok(())
+    Ok(Ok(()))
 }

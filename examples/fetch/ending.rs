@@ -1,17 +1,19 @@
 //! What is waited for before the program ends: a refresh under way, and the new tokens' way into the
 //! file.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower_token_refresh::{Session, SessionStatus};
 
-use crate::{client::Client, tokens::Tokens, under_way::UnderWay, words};
+use crate::{client::Client, signals::Signals, tokens::Tokens, under_way::UnderWay, words};
 
 /// As long as a reissue with all that belongs to it may take.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(25);
 /// Saving is tried again after a second, and then less and less often.
 const SAVE_PATIENCE: Duration = Duration::from_secs(5);
+/// After so long a silence it is said what is waited for.
+const SILENCE: Duration = Duration::from_secs(2);
 
 pub struct Ending {
     /// Only a new login helps.
@@ -21,7 +23,52 @@ pub struct Ending {
 }
 
 impl Ending {
-    pub async fn wait(client: &Client, tokens: &Tokens, under_way: &UnderWay) -> Self {
+    /// Waits. The first signal changes nothing but `status`, the exit status; whoever sends another
+    /// means it, and ends the wait without a result.
+    pub async fn wait_or_quit(
+        client: &Client,
+        tokens: &Tokens,
+        under_way: &UnderWay,
+        signals: &mut Signals,
+        status: &mut Option<u8>,
+    ) -> Option<Self> {
+        let mut told = None;
+        let mut tell = |is_signalled| {
+            let Some(what) = waits_for(client, under_way) else {
+                return;
+            };
+            let text = match is_signalled {
+                true => format!("{what}; again to quit at once"),
+                false => what.to_owned(),
+            };
+            if told.as_ref() != Some(&text) {
+                words::say(&text);
+                told = Some(text);
+            }
+        };
+        if status.is_some() {
+            tell(true);
+        }
+        let mut ending = pin!(Self::wait(client, tokens, under_way));
+        let mut silence = pin!(sleep(SILENCE));
+        loop {
+            tokio::select! {
+                ending = &mut ending => return Some(ending),
+                number = signals.next() => {
+                    if status.replace(number).is_some() {
+                        if waits_for(client, under_way).is_some() {
+                            words::say(words::UNFINISHED);
+                        }
+                        return None;
+                    }
+                    tell(true);
+                }
+                () = &mut silence, if !silence.is_elapsed() => tell(status.is_some()),
+            }
+        }
+    }
+
+    async fn wait(client: &Client, tokens: &Tokens, under_way: &UnderWay) -> Self {
         let settled = timeout(REFRESH_PATIENCE, under_way.settled()).await;
         let saved = timeout(SAVE_PATIENCE, saved(&client.session)).await;
         let is_over = matches!(client.session.status(), SessionStatus::Ended { .. });
@@ -33,10 +80,21 @@ impl Ending {
             remarks.push(tokens.log_in_again());
         } else if saved.is_err() {
             remarks.push(tokens.not_saved());
-        } else if tokens.are_in_doubt().await {
-            remarks.push(tokens.in_doubt());
+        } else if let Some(doubt) = tokens.doubt().await {
+            remarks.push(tokens.in_doubt(&doubt));
         }
         Self { is_over, remarks }
+    }
+}
+
+fn waits_for(client: &Client, under_way: &UnderWay) -> Option<&'static str> {
+    let is_saved = !matches!(
+        client.session.status(),
+        SessionStatus::LoggedIn { saved: false, .. }
+    );
+    match under_way.is_any() {
+        true => Some(words::FINISHING),
+        false => (!is_saved).then_some(words::SAVING),
     }
 }
 

@@ -20,6 +20,7 @@ pub fn session(options: &Options, http: Http) -> SessionBuilder {
         let by_code = by_code.clone();
         move |answer: &ErrorAnswer<'_>| by_code(answer).or_else(|| unnamed(answer))
     };
+    let of_oauth = move |answer: &ErrorAnswer<'_>| by_code(answer).or_else(|| stranger(answer));
     match &options.issuer {
         Issuer::Member => Session::builder(JsonReissue::post(uri, http).on_error(home_made)),
         Issuer::Cookie => Session::builder(
@@ -28,7 +29,7 @@ pub fn session(options: &Options, http: Http) -> SessionBuilder {
                 .on_error(home_made),
         ),
         Issuer::OAuth2(client) => {
-            let grant = RefreshGrant::post(uri, http).on_error(by_code);
+            let grant = RefreshGrant::post(uri, http).on_error(of_oauth);
             Session::builder(match client {
                 Some(Credentials {
                     id,
@@ -39,7 +40,8 @@ pub fn session(options: &Options, http: Http) -> SessionBuilder {
             })
         }
         Issuer::ClientCredentials { id, secret } => {
-            Session::builder(ClientCredentials::post(uri, http).basic(id, secret))
+            let grant = ClientCredentials::post(uri, http).on_error(stranger);
+            Session::builder(grant.basic(id, secret))
         }
     }
 }
@@ -53,6 +55,15 @@ fn refusal(answer: &ErrorAnswer<'_>, ended: &[String]) -> Option<ReissueError> {
     let status = answer.status();
     Some(ReissueError::refused(format!(
         "it answered {status} with the code {code:?}"
+    )))
+}
+
+/// The issuer does not know who asks.
+fn stranger(answer: &ErrorAnswer<'_>) -> Option<ReissueError> {
+    let code = answer.code().filter(|code| *code == "invalid_client")?;
+    let status = answer.status();
+    Some(ReissueError::misconfigured(format!(
+        "it answered {status} with the code {code:?}; check --client-id and --client-secret"
     )))
 }
 

@@ -10,19 +10,24 @@ use url::Url;
 /// What is read where the secret is not on the command line, which others may see.
 const SECRET_VARIABLE: &str = "CLIENT_SECRET";
 
+const USAGE: &str = "fetch [OPTIONS] --tokens <FILE> --reissue <URL> <URL>...
+       fetch [OPTIONS] --style client-credentials --client-id <ID> --reissue <URL> <URL>...";
+
 /// Sends requests, and keeps itself logged in: when the server says that the access token has
 /// expired, it gets a new one, saves it, and sends them again.
 ///
 /// The body of a single answer goes to standard output. Exit status: 0 when every request got a 2xx,
-/// 1 when not, 2 for wrong usage, 130 when it was interrupted.
+/// 1 when not, 2 for wrong usage, and 128 + n when signal n has ended it (130 for Ctrl-C): a refresh of
+/// the tokens is finished before that.
 #[derive(Parser)]
-#[command(name = "fetch", max_term_width = 100)]
+#[command(name = "fetch", max_term_width = 100, override_usage = USAGE)]
 struct CommandLine {
     /// Where to send requests to. The access token goes to their servers, and to no others.
     #[arg(required = true, value_name = "URL")]
     urls: Vec<String>,
     /// JSON with the tokens: access_token or accessToken, refresh_token or refreshToken, and where
-    /// it is known expires_in (seconds), id, email. New tokens are saved there.
+    /// it is known expires_in (seconds), id, email. New tokens are saved there. Required, except with
+    /// --style client-credentials.
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
     /// Where new tokens come from.
@@ -59,7 +64,7 @@ struct CommandLine {
     #[arg(long, value_name = "TEXT")]
     data: Option<String>,
     /// What has not settled by then, counted from the beginning of its round, is hung.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = deadline)]
     deadline: Duration,
     /// Where the tokens are kept. `file` is FILE itself.
     #[arg(long, value_name = "STORE", default_value = "file")]
@@ -251,6 +256,14 @@ fn shown(text: &str) -> String {
     match &text[..end] {
         text if text.contains('@') => "the URL".to_owned(),
         text => format!("{text:?}"),
+    }
+}
+
+fn deadline(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("nothing can settle in no time".to_owned()),
+        Ok(deadline) => Ok(deadline),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -1,10 +1,11 @@
 //! The rounds: so many requests to each URL at once, again and again.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
+use ::http::Uri;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{
-    task::JoinSet,
+    task::{Id, JoinError, JoinSet},
     time::{Instant, sleep, timeout},
 };
 
@@ -21,6 +22,14 @@ pub struct Rounds<'a> {
     options: &'a Options,
     client: &'a Client,
     bar: ProgressBar,
+    begun: Instant,
+}
+
+/// The requests of a round.
+struct Calls<'a> {
+    tasks: JoinSet<End>,
+    /// Where those go that have not settled.
+    places: HashMap<Id, &'a Uri>,
 }
 
 impl<'a> Rounds<'a> {
@@ -29,15 +38,14 @@ impl<'a> Rounds<'a> {
             options,
             client,
             bar: progress_bar(options),
+            begun: Instant::now(),
         }
     }
 
     pub async fn run(&self, tally: &mut Tally) {
-        let begun = Instant::now();
         for number in 1..=self.options.repeat {
             let round_begun = Instant::now();
             self.round(tally).await;
-            tally.wall = begun.elapsed();
             if number < self.options.repeat {
                 let rest = self.options.every.saturating_sub(round_begun.elapsed());
                 sleep(rest).await;
@@ -45,54 +53,72 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    pub fn finish(&self) {
+    /// To be called when they have ended, by themselves or not.
+    pub fn finish(&self, tally: &mut Tally) {
+        tally.wall = self.begun.elapsed();
         self.bar.finish_and_clear();
     }
 
     async fn round(&self, tally: &mut Tally) {
-        let mut calls = self.send();
+        let mut calls = self.send(tally);
         // Whatever has no answer by then is hung, and dropped.
         let in_time = timeout(self.options.deadline, self.settle(&mut calls, tally)).await;
         if in_time.is_err() {
-            while let Some(done) = calls.try_join_next() {
-                self.count(done.ok(), tally);
+            while let Some(done) = calls.tasks.try_join_next_with_id() {
+                self.count(done, &mut calls.places, tally);
             }
-            tally.hung += calls.len() as u64;
-            calls.shutdown().await;
+            let hung = calls.places.values();
+            hung.for_each(|uri| tally.hang(self.place(uri)));
+            calls.tasks.shutdown().await;
         }
     }
 
-    fn send(&self) -> JoinSet<End> {
-        let mut calls = JoinSet::new();
+    fn send(&self, tally: &mut Tally) -> Calls<'a> {
+        let mut tasks = JoinSet::new();
+        let mut places = HashMap::new();
         let shows_body = self.options.shows_body();
         for uri in &self.options.urls {
             for _ in 0..self.options.parallel {
-                calls.spawn(self.client.clone().send(uri.clone(), shows_body));
+                let task = tasks.spawn(self.client.clone().send(uri.clone(), shows_body));
+                places.insert(task.id(), uri);
+                tally.sent += 1;
             }
         }
-        calls
+        Calls { tasks, places }
     }
 
-    async fn settle(&self, calls: &mut JoinSet<End>, tally: &mut Tally) {
-        while let Some(done) = calls.join_next().await {
-            self.count(done.ok(), tally);
+    async fn settle(&self, calls: &mut Calls<'a>, tally: &mut Tally) {
+        while let Some(done) = calls.tasks.join_next_with_id().await {
+            self.count(done, &mut calls.places, tally);
         }
     }
 
-    fn count(&self, end: Option<End>, tally: &mut Tally) {
-        match end {
-            Some(end) => tally.count(end),
+    fn count(
+        &self,
+        done: Result<(Id, End), JoinError>,
+        places: &mut HashMap<Id, &Uri>,
+        tally: &mut Tally,
+    ) {
+        let mut place = |id| places.remove(&id).and_then(|uri| self.place(uri));
+        match done {
+            Ok((id, end)) => tally.count(end, place(id)),
             // A call that panics has not settled.
-            None => tally.hung += 1,
+            Err(error) => tally.hang(place(error.id())),
         }
         self.bar.inc(1);
+    }
+
+    /// Told where it is not clear.
+    fn place<'u>(&self, uri: &'u Uri) -> Option<&'u Uri> {
+        (self.options.urls.len() > 1).then_some(uri)
     }
 }
 
 /// On standard error, and hidden where that is not a terminal.
 fn progress_bar(options: &Options) -> ProgressBar {
     let requests = options.requests();
-    let is_long = requests >= LONG || options.every * options.repeat > Duration::from_secs(2);
+    let is_long =
+        requests >= LONG || options.every.saturating_mul(options.repeat) > Duration::from_secs(2);
     if requests == 1 || !is_long {
         return ProgressBar::hidden();
     }

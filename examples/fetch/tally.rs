@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use ::http::Uri;
 use serde::Serialize;
 use tower_token_refresh::{RefreshError, Stats};
 
@@ -15,8 +16,10 @@ const MOST_REASONS: usize = 5;
 
 #[derive(Default)]
 pub struct Tally {
+    /// All that were begun.
+    pub sent: u64,
     pub statuses: BTreeMap<u16, u64>,
-    /// Requests without a whole answer.
+    /// Requests without a whole answer, or whose answer could not be shown.
     pub errors: u64,
     /// Unsettled at the deadline of their round.
     pub hung: u64,
@@ -26,23 +29,41 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn count(&mut self, end: End) {
+    /// `place` is told with what failed, where there are several.
+    pub fn count(&mut self, end: End, place: Option<&Uri>) {
         match end {
             End::Answered { status, why } => {
                 *self.statuses.entry(status.as_u16()).or_default() += 1;
                 if !status.is_success() {
                     let why = why.as_ref().map(words::explain);
-                    self.explain(words::refused(status, why));
+                    self.explain(words::refused(status, why), place);
                 }
             }
             End::Failed(error) => {
                 self.errors += 1;
-                self.explain(match error.downcast_ref::<RefreshError>() {
+                let reason = match error.downcast_ref::<RefreshError>() {
                     Some(error) => format!("not sent: {}", words::explain(error)),
                     None => format!("no answer: {}", words::chain(&*error)),
-                });
+                };
+                self.explain(reason, place);
+            }
+            End::Unwritten(error) => {
+                self.errors += 1;
+                self.explain(words::unwritten(&error), place);
             }
         }
+    }
+
+    /// One that had not settled at the deadline.
+    pub fn hang(&mut self, place: Option<&Uri>) {
+        self.hung += 1;
+        self.explain(words::HUNG.to_owned(), place);
+    }
+
+    /// Begun, and dropped before they had settled.
+    pub fn dropped(&self) -> u64 {
+        let answered: u64 = self.statuses.values().sum();
+        self.sent.saturating_sub(answered + self.errors + self.hung)
     }
 
     /// Every request got a 2xx.
@@ -65,7 +86,11 @@ impl Tally {
         }
     }
 
-    fn explain(&mut self, reason: String) {
+    fn explain(&mut self, reason: String, place: Option<&Uri>) {
+        let reason = match place {
+            Some(uri) => format!("{}: {reason}", words::place(uri)),
+            None => reason,
+        };
         if self.reasons.len() < MOST_REASONS {
             self.reasons.insert(reason);
         }

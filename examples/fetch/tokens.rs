@@ -3,13 +3,19 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use serde::Deserialize;
 use serde_json::Value;
-use tower_token_refresh::{FileStore, SessionBuilder, TokenStore};
+use tower_token_refresh::{FileStore, InDoubt, SessionBuilder, TokenStore};
 
 use crate::{options::Options, words};
+
+/// A refresh token in doubt is left alone for as long as a reissue may take, then for twice as long
+/// each time, and for five minutes at most: as the session does unless it is told otherwise.
+const FIRST_QUARANTINE: Duration = Duration::from_secs(10);
+const MOST_QUARANTINE: Duration = Duration::from_secs(300);
 
 /// Where the tokens are kept: in a file, or only in memory if there is none.
 pub struct Tokens {
@@ -87,12 +93,10 @@ impl Tokens {
         })
     }
 
-    pub async fn are_in_doubt(&self) -> bool {
-        let Some(kept) = &self.file else {
-            return false;
-        };
-        let tokens = kept.store.load().await;
-        matches!(tokens, Ok(Some(tokens)) if tokens.in_doubt().is_some())
+    /// Whether the refresh token in the file may be spent.
+    pub async fn doubt(&self) -> Option<InDoubt> {
+        let tokens = self.file.as_ref()?.store.load().await;
+        tokens.ok()??.in_doubt()
     }
 
     pub fn log_in_again(&self) -> String {
@@ -100,7 +104,7 @@ impl Tokens {
             return "the session has ended; the next run begins another".to_owned();
         }
         format!(
-            "the session has ended: log in again, and put the new tokens into {}",
+            "the session has ended: log in again, and replace what is in {} by the new tokens",
             self.name()
         )
     }
@@ -113,12 +117,19 @@ impl Tokens {
         )
     }
 
-    pub fn in_doubt(&self) -> String {
-        format!(
+    pub fn in_doubt(&self, doubt: &InDoubt) -> String {
+        let lost = format!(
             "an answer of the issuer was lost, so nobody knows whether the refresh token in {} is \
-             spent: the next run waits a while before it tries it again",
+             spent",
             self.name()
-        )
+        );
+        match quarantine_left(doubt).as_secs() {
+            0 => format!("{lost}: it is presented once more when it is needed next"),
+            left => format!(
+                "{lost}: it is not presented again for another {left} s, and a request that needs \
+                 new tokens before that fails at once"
+            ),
+        }
     }
 
     fn name(&self) -> String {
@@ -128,6 +139,17 @@ impl Tokens {
             .map(|kept| kept.path.display().to_string());
         path.unwrap_or_else(|| "a tokens file".to_owned())
     }
+}
+
+/// In whole seconds, rounded up.
+fn quarantine_left(doubt: &InDoubt) -> Duration {
+    let doubled = 1_u32.checked_shl(doubt.tries.saturating_sub(1));
+    let pause = FIRST_QUARANTINE
+        .saturating_mul(doubled.unwrap_or(u32::MAX))
+        .min(MOST_QUARANTINE);
+    let age = SystemTime::now().duration_since(doubt.since);
+    let left = pause.saturating_sub(age.unwrap_or_default());
+    Duration::from_secs(left.as_millis().div_ceil(1000) as u64)
 }
 
 impl Kept {

@@ -39,6 +39,11 @@ impl UnderWay {
         under_way
     }
 
+    /// One is, now.
+    pub fn is_any(&self) -> bool {
+        *self.0.borrow() > 0
+    }
+
     /// Resolves when none is.
     pub async fn settled(&self) {
         // An error would be a sender that is gone, and it is here.

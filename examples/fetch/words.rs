@@ -1,57 +1,60 @@
-//! All that is said to people, on standard error; and the one line for programs, on standard output.
-//! Nobody who has stopped listening ends the program.
+//! All that is said to people, on standard error. Nobody who has stopped listening ends the program.
 
 use std::{
-    io::{Write, stderr, stdout},
+    io::{self, Write, stderr},
     time::Duration,
 };
 
-use ::http::StatusCode;
+use ::http::{StatusCode, Uri};
 use comfy_table::{Cell, CellAlignment, Color, Table, presets::NOTHING};
 use tower_token_refresh::{RefreshError, ReissueError, Stats};
 
-use crate::{
-    options::Options,
-    tally::{Outcome, Tally},
-};
+use crate::{options::Options, output, tally::Tally};
 
 pub const UNSETTLED: &str = "the refresh of the tokens has not settled: they may be lost";
+pub const FINISHING: &str = "finishing the refresh of the tokens";
+pub const SAVING: &str = "saving the new tokens";
+pub const UNFINISHED: &str = "quit before the refresh of the tokens was finished: they may be lost; log in again if they are \
+     refused";
+pub const HUNG: &str = "there was no answer before the deadline; --deadline gives it more time";
 
 pub fn say(text: &str) {
+    output::end_line();
     let _ = writeln!(stderr(), "fetch: {text}");
-}
-
-/// One line, the last.
-pub fn print(outcome: &Outcome) {
-    let line = serde_json::to_string(outcome).unwrap_or_default();
-    let _ = writeln!(stdout(), "{line}");
 }
 
 /// Why requests failed.
 pub fn say_failures(tally: &Tally) {
     tally.reasons.iter().for_each(|reason| say(reason));
-    if tally.hung > 0 {
-        say("there was no answer before the deadline; --deadline gives it more time");
-    }
 }
 
-/// What several requests came to.
-pub fn summarise(options: &Options, tally: &Tally, stats: &Stats) {
+/// What several requests came to, or those that were sent before the interruption.
+pub fn summarise(options: &Options, tally: &Tally, stats: &Stats, interrupted: bool) {
     let mut table = Table::new();
     table.load_style(NOTHING);
     for (status, count) in &tally.statuses {
         let is_good = (200..300).contains(status);
         table.add_row(row(*count, &in_words(*status), is_good));
     }
-    for (count, what) in [(tally.errors, "no answer"), (tally.hung, "hung")] {
+    for (count, what) in [
+        (tally.errors, "no answer"),
+        (tally.hung, "hung"),
+        (tally.dropped(), "dropped without an answer"),
+    ] {
         if count > 0 {
             table.add_row(row(count, what, false));
         }
     }
-    let _ = writeln!(stderr(), "{table}");
+    if !table.is_empty() {
+        let _ = writeln!(stderr(), "{table}");
+    }
+    let all = plural(options.requests(), "request");
+    let requests = match interrupted {
+        true => format!("interrupted: {} of {all}", tally.sent),
+        false => all,
+    };
     let took = format!(
-        "{} in {}: {}, {}",
-        plural(options.requests(), "request"),
+        "{requests} in {}: {}, {}",
         time(tally.wall),
         plural(stats.reissues, "reissue"),
         plural(stats.replays, "replay"),
@@ -60,7 +63,6 @@ pub fn summarise(options: &Options, tally: &Tally, stats: &Stats) {
         0 => took,
         adopted => format!("{took}, {adopted} adopted"),
     });
-    say_failures(tally);
 }
 
 /// An answer that is no success.
@@ -73,12 +75,43 @@ pub fn refused(status: StatusCode, why: Option<String>) -> String {
 
 /// Why there was no fresh token, and what helps.
 pub fn explain(error: &RefreshError) -> String {
-    let what = chain(error);
+    let what = in_our_words(&chain(error));
     if error.is_transient() {
-        format!("{what}; the tokens are kept, try again later")
-    } else {
-        what
+        return match error.is_outcome_unknown() || what.contains("later") {
+            // When it is tried again is told with the tokens, or just was.
+            true => format!("{what}; the tokens are kept"),
+            false => format!("{what}; the tokens are kept, try again later"),
+        };
     }
+    if error.is_not_replayed() && what.contains("rejected as well") {
+        return "the new access token is rejected as well: check that the tokens that --reissue \
+                brings are meant for this server"
+            .to_owned();
+    }
+    // With a cause it is about an answer of the issuer.
+    let is_answered = std::error::Error::source(error).is_some();
+    if error.is_misconfigured() && is_answered && !what.contains("check --") {
+        return format!("{what}; check --reissue and --style");
+    }
+    what
+}
+
+/// Without the advice that is for those who write programs, and names the functions for it.
+fn in_our_words(text: &str) -> String {
+    let clauses = text.split("; ").filter(|clause| !clause.contains("(…)"));
+    clauses.collect::<Vec<_>>().join("; ")
+}
+
+/// An answer that was not shown.
+pub fn unwritten(error: &io::Error) -> String {
+    format!("can't write to standard output: {error}")
+}
+
+/// Where a request went, without the query, which may hold secrets.
+pub fn place(uri: &Uri) -> String {
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    format!("{scheme}://{authority}{}", uri.path())
 }
 
 /// The error and its causes.

@@ -13,9 +13,14 @@ use std::time::Duration;
 use backend::Config;
 use backend::ReissueMode;
 use odd_server::OddServer;
+use serde_json::Value;
 use serde_json::json;
 use style::Style;
+#[cfg(unix)]
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
+#[cfg(unix)]
+use tokio::process::Child;
 use world::World;
 use world::eventually;
 
@@ -104,7 +109,7 @@ async fn a_refusal_ends_the_session_for_this_run_and_the_next() {
             "hung": 0, "ended": 1,
         });
         assert_eq!(ran.counts(), expected, "{style:?}");
-        ran.says("log in again");
+        ran.says("log in again, and replace what is in");
         ran.says("session.json");
         assert_eq!(world.stored_tokens(), [None, None]);
         // It is remembered, and nothing is sent any more.
@@ -205,7 +210,7 @@ async fn an_issuer_that_is_not_there_is_worth_another_try() {
     };
     let ran = run(&format!("{nobody}/oauth/token")).await;
     assert_eq!(ran.code, Some(1));
-    ran.says("try again later");
+    assert_eq!(ran.stderr.matches("later").count(), 1, "{}", ran.stderr);
     assert_eq!(world.stored(), before);
     assert_eq!(run(&world.url("/oauth/token")).await.code, Some(0));
 }
@@ -337,7 +342,7 @@ async fn an_issuer_that_answers_oddly_is_explained_and_costs_no_tokens() {
                 // It may have been processed: that is noted, and told.
                 false => {
                     assert_eq!(world.stored()["in_doubt"]["tries"], 1, "{reissue}");
-                    ran.says("the next run waits");
+                    ran.says("not presented again for another");
                 }
             }
         }
@@ -376,13 +381,22 @@ async fn a_tokens_file_that_cannot_be_used_is_explained_and_left_alone() {
     ] {
         fs::write(world.file(), &text).unwrap();
         let ran = world.fetch(Style::Member, &["--json", &me]).await;
-        assert_eq!((ran.code, &*ran.stdout), (Some(1), ""), "{words}");
+        assert_eq!(ran.code, Some(1), "{words}");
+        assert_eq!(ran.counts(), nothing_done(), "{words}");
         ran.says("session.json");
         ran.says(words);
         assert_eq!(fs::read_to_string(world.file()).unwrap(), text);
     }
     let stats = world.backend.stats();
     assert_eq!((stats.requests.len(), stats.reissues), (0, 0));
+}
+
+/// The line of a run that could not start.
+fn nothing_done() -> Value {
+    json!({
+        "status": {}, "reissues": 0, "replays": 0, "adopted": 0, "errors": 0, "hung": 0,
+        "ended": 0,
+    })
 }
 
 #[tokio::test]
@@ -404,10 +418,12 @@ async fn a_tokens_file_that_is_no_file_or_not_there_is_explained() {
             path.to_str().unwrap(),
             "--reissue",
             &reissue,
+            "--json",
             &me,
         ];
         let ran = world.run(arguments).await;
         assert_eq!(ran.code, Some(1), "{name}");
+        assert_eq!(ran.counts(), nothing_done(), "{name}");
         ran.says(words);
         ran.says(name);
     }
@@ -455,7 +471,7 @@ async fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
     let (me, file) = (world.url(ME), world.file());
     let file = file.to_str().unwrap();
     let good = ["--tokens", file, "--reissue", "http://localhost:1/x"];
-    let cases: [(&[&str], &str); 19] = [
+    let cases: [(&[&str], &str); 20] = [
         (&["/items/1"], "no URL with a host"),
         (&["items"], "no URL with a host"),
         (&["localhost:3000/items"], "https://"),
@@ -470,6 +486,7 @@ async fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
         (&[&me, "--style", "odd"], "--style"),
         (&[&me, "--parallel", "0"], "--parallel"),
         (&[&me, "--every", "soon"], "--every"),
+        (&[&me, "--deadline", "0s"], "--deadline"),
         (&[&me, "--client-id", "demo"], "--client-id"),
         (&[&me, "--client-secret", "x"], "--client-id"),
         (&[&me, "--style", "client-credentials"], "CLIENT_SECRET"),
@@ -518,7 +535,10 @@ async fn what_has_no_answer_is_an_error_and_what_does_not_settle_is_hung() {
         "hung": 3, "ended": 0,
     });
     assert_eq!(ran.counts(), expected);
-    ran.says("no answer");
+    ran.says(&format!("{nobody}/: no answer"));
+    ran.says(&format!(
+        "{silent}/: there was no answer before the deadline"
+    ));
     ran.says("--deadline");
     assert_eq!(world.stored(), text);
     let ran = world
@@ -528,38 +548,267 @@ async fn what_has_no_answer_is_an_error_and_what_does_not_settle_is_hung() {
     ran.says("--deadline");
 }
 
+#[tokio::test]
+async fn a_refresh_token_in_doubt_is_left_alone_by_the_next_run_which_says_so() {
+    let world = World::expired().await;
+    let odd = OddServer::start(String::new()).await;
+    let (me, file) = (world.url(ME), world.file());
+    let html = format!("{}/html", odd.base);
+    let arguments = ["--style", "oauth2", "--tokens", file.to_str().unwrap()];
+    let ran = world
+        .run(arguments.into_iter().chain(["--reissue", &html, &me]))
+        .await;
+    assert_eq!(ran.code, Some(1));
+    ran.says("not presented again for another");
+    // The sixth time in a row it is five minutes.
+    let mut record = world.stored();
+    record["in_doubt"]["tries"] = json!(6);
+    fs::write(&file, record.to_string()).unwrap();
+    let ran = world.fetch(Style::OAuth2, &["--json", &me]).await;
+    assert_eq!((ran.code, &ran.json()["reissues"]), (Some(1), &json!(0)));
+    assert_eq!(ran.json()["status"], json!({ "401": 1 }));
+    let (_, left) = ran
+        .stderr
+        .split_once("not presented again for another ")
+        .unwrap();
+    let left = left.split(' ').next().unwrap().parse::<u32>().unwrap();
+    assert!((100..=300).contains(&left), "{left}");
+    assert!(!ran.stderr.contains("later"), "{}", ran.stderr);
+    // And when that is over, it is.
+    record["in_doubt"]["since"] = json!("2001-09-09T01:46:40Z");
+    fs::write(&file, record.to_string()).unwrap();
+    let ran = world.fetch(Style::OAuth2, &[&me]).await;
+    assert_eq!((ran.code, &*ran.stderr), (Some(0), ""));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_issuer_is_said_in_words_of_the_command_line() {
+    let world = World::expired().await;
+    let odd = OddServer::start(String::new()).await;
+    let (me, file) = (world.url(ME), world.file());
+    let (token, nowhere) = (world.url("/oauth/token"), world.url("/nowhere"));
+    let mac = format!("{}/mac", odd.base);
+    let client = |style, reissue| {
+        let by_hand = ["--client-id", "demo", "--client-secret", "wrong"];
+        [&["--style", style, "--reissue", reissue][..], &by_hand].concat()
+    };
+    for (arguments, words) in [
+        (
+            client("oauth2", &token),
+            "check --client-id and --client-secret",
+        ),
+        (
+            client("client-credentials", &token),
+            "check --client-id and --client-secret",
+        ),
+        (client("oauth2", &nowhere), "check --reissue and --style"),
+        (
+            client("client-credentials", &nowhere),
+            "check --reissue and --style",
+        ),
+        (client("oauth2", &mac), "check --reissue and --style"),
+    ] {
+        let tokens = ["--tokens", file.to_str().unwrap(), &me];
+        let ran = world.run(arguments.iter().chain(&tokens)).await;
+        assert_eq!(ran.code, Some(1), "{arguments:?}");
+        ran.says(words);
+    }
+    world.backend.set_reissue_mode(ReissueMode::Dead);
+    let ran = world.fetch(Style::OAuth2, &[&me]).await;
+    assert_eq!(ran.code, Some(1));
+    ran.says("the new access token is rejected as well");
+}
+
+#[tokio::test]
+async fn however_long_the_rounds_would_take_the_program_starts() {
+    let world = World::rotating().await;
+    world.log_in().await;
+    let (file, reissue) = (world.file(), world.url("/oauth/token"));
+    let arguments = ["--tokens", file.to_str().unwrap(), "--reissue", &reissue];
+    let rounds = ["--every", "300000000000y", "--repeat", "3"];
+    let me = world.url(ME);
+    let _child = world.start(arguments.into_iter().chain(rounds).chain([&*me]));
+    eventually(|| world.backend.stats().requests.get(&200) == Some(&1)).await;
+}
+
+#[cfg(unix)]
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let id = child.id().expect("it runs");
+    let id = rustix::process::Pid::from_raw(id as i32).expect("an id");
+    rustix::process::kill_process(id, signal).expect("signalled");
+}
+
+#[cfg(unix)]
+const SIGNALS: [(rustix::process::Signal, i32); 3] = [
+    (rustix::process::Signal::INT, 130),
+    (rustix::process::Signal::TERM, 143),
+    (rustix::process::Signal::HUP, 129),
+];
+
 #[cfg(unix)]
 #[tokio::test]
-async fn an_interrupt_waits_for_the_refresh_and_its_save() {
+async fn a_signal_waits_for_the_refresh_and_its_save() {
+    for (number, code) in SIGNALS {
+        let world = World::expired().await;
+        world.backend.set_reissue_delay(Duration::from_secs(2));
+        let before = world.stored_tokens();
+        let child = world.start(refreshing(&world));
+        eventually(|| world.backend.stats().reissues == 1).await;
+        signal(&child, number);
+        let ran = world.wait(child).await;
+        assert_eq!(ran.code, Some(code), "{}", ran.stderr);
+        ran.says("finishing the refresh of the tokens; again to quit at once");
+        let after = world.stored_tokens();
+        assert!(
+            after
+                .iter()
+                .zip(&before)
+                .all(|(new, old)| new.is_some() && new != old)
+        );
+        assert_eq!(world.backend.stats().requests.get(&200), None);
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_second_signal_quits_at_once_and_says_what_may_be_lost() {
+    for (number, code) in SIGNALS {
+        let world = World::expired().await;
+        world.backend.set_reissue_delay(Duration::from_secs(9));
+        let before = world.stored();
+        let mut child = world.start(refreshing(&world));
+        eventually(|| world.backend.stats().reissues == 1).await;
+        signal(&child, number);
+        said_before(&mut child, "again to quit at once").await;
+        signal(&child, number);
+        let ran = world.wait(child).await;
+        assert_eq!(ran.code, Some(code), "{}", ran.stderr);
+        ran.says("they may be lost");
+        assert_eq!(world.stored(), before);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_signal_that_is_to_be_ignored_is() {
     let world = World::expired().await;
     world.backend.set_reissue_delay(Duration::from_secs(2));
-    let (file, me) = (world.file(), world.url(ME));
-    let reissue = world.url("/member/token/refresh");
-    let before = world.stored_tokens();
-    let child = world.start([
-        "--tokens",
-        file.to_str().unwrap(),
-        "--reissue",
-        &reissue,
-        "--expired-code",
-        "T-002",
-        &me,
-    ]);
+    let child = world.start_after("trap '' HUP", refreshing(&world));
     eventually(|| world.backend.stats().reissues == 1).await;
-    let id = child
-        .id()
-        .and_then(|id| rustix::process::Pid::from_raw(id as i32));
-    rustix::process::kill_process(id.unwrap(), rustix::process::Signal::INT).unwrap();
+    signal(&child, rustix::process::Signal::HUP);
     let ran = world.wait(child).await;
-    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
-    let after = world.stored_tokens();
-    assert!(
-        after
-            .iter()
-            .zip(&before)
-            .all(|(new, old)| new.is_some() && new != old)
-    );
-    assert_eq!(world.backend.stats().requests.get(&200), None);
+    assert_eq!((ran.code, &*ran.stderr), (Some(0), ""));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_reader_that_has_stopped_does_not_hold_up_a_signal() {
+    let world = World::rotating().await;
+    world.log_in().await;
+    let (echo, data) = (world.url("/echo"), "a".repeat(100_000));
+    let (file, reissue) = (world.file(), world.url("/oauth/token"));
+    let arguments = ["--tokens", file.to_str().unwrap(), "--reissue", &reissue];
+    let mut child = world.start(arguments.into_iter().chain(["--data", &data, &echo]));
+    let output = child.stdout.take().expect("it is there");
+    // The pipe is full.
+    eventually(|| rustix::io::ioctl_fionread(&output).is_ok_and(|n| n > 60_000)).await;
+    signal(&child, rustix::process::Signal::TERM);
+    assert_eq!(world.wait(child).await.code, Some(143));
+    drop(output);
+}
+
+/// A command line whose request costs a refresh.
+#[cfg(unix)]
+fn refreshing(world: &World) -> Vec<String> {
+    let (file, reissue) = (world.file(), world.url("/member/token/refresh"));
+    let file = file.to_str().expect("a readable path");
+    let (me, code) = (world.url(ME), "T-002");
+    let arguments = ["--tokens", file, "--reissue", &reissue, "--expired-code"];
+    let arguments = arguments.into_iter().chain([code, &me]);
+    arguments.map(str::to_owned).collect()
+}
+
+/// Reads what it says, up to and including the line with this.
+#[cfg(unix)]
+async fn said_before(child: &mut Child, what: &str) -> String {
+    let mut said = String::new();
+    let stderr = child.stderr.as_mut().expect("it is read");
+    while !said.lines().any(|line| line.contains(what)) || !said.ends_with('\n') {
+        let byte = stderr.read_u8().await;
+        said.push(char::from(
+            byte.unwrap_or_else(|_| panic!("{what:?} in {said:?}")),
+        ));
+    }
+    said
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_interruption_tells_how_many_requests_there_were() {
+    let world = World::rotating().await;
+    world.log_in().await;
+    let (file, reissue) = (world.file(), world.url("/oauth/token"));
+    let arguments = ["--tokens", file.to_str().unwrap(), "--reissue", &reissue];
+    let rounds = ["--json", "--parallel", "10", "--repeat", "10", "--every"];
+    let me = world.url(ME);
+    let child = world.start(arguments.into_iter().chain(rounds).chain(["1h", &me]));
+    eventually(|| world.backend.stats().requests.get(&200) == Some(&10)).await;
+    signal(&child, rustix::process::Signal::TERM);
+    let ran = world.wait(child).await;
+    assert_eq!(ran.code, Some(143));
+    ran.says("interrupted: 10 of 100 requests");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn requests_that_an_interruption_drops_are_told() {
+    let world = World::rotating().await;
+    world.log_in().await;
+    let (file, reissue) = (world.file(), world.url("/oauth/token"));
+    let arguments = ["--tokens", file.to_str().unwrap(), "--reissue", &reissue];
+    for (rounds, words) in [
+        (["--parallel", "3"], "interrupted: 3 of 3 requests"),
+        (["--parallel", "1"], "interrupted before the whole answer"),
+    ] {
+        // It takes connections, and says nothing.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = format!("http://{}", listener.local_addr().unwrap());
+        let child = world.start(arguments.into_iter().chain(rounds).chain([&*silent]));
+        let connection = listener.accept().await.unwrap();
+        signal(&child, rustix::process::Signal::INT);
+        let ran = world.wait(child).await;
+        assert_eq!(ran.code, Some(130));
+        ran.says(words);
+        drop(connection);
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_that_outlives_the_deadline_is_waited_for_aloud() {
+    let world = World::expired().await;
+    world.backend.set_reissue_delay(Duration::from_secs(4));
+    let before = world.stored_tokens();
+    let ran = world
+        .fetch(Style::Member, &["--deadline", "500ms", &world.url(ME)])
+        .await;
+    assert_eq!(ran.code, Some(1));
+    ran.says("finishing the refresh of the tokens\n");
+    ran.says("--deadline");
+    assert_ne!(world.stored_tokens(), before);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn output_that_cannot_be_written_is_a_failure() {
+    let world = World::expired().await;
+    for json in [&["--json"][..], &[]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let json = json.iter().map(|&text| text.to_owned());
+        let child = world.start_into(full, refreshing(&world).into_iter().chain(json));
+        let ran = world.wait(child).await;
+        assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+        ran.says("can't write to standard output: No space left");
+    }
 }
 
 #[tokio::test]

@@ -40,6 +40,13 @@ impl OddServer {
                 any(([(CONTENT_TYPE, "text/html")], "<h1>hello</h1>")),
             )
             .route("/bomb", any(bomb))
+            .route(
+                "/mac",
+                any((
+                    [(CONTENT_TYPE, "application/json")],
+                    r#"{"access_token":"a","token_type":"mac"}"#,
+                )),
+            )
             .route("/large", any("[1]".repeat(1 << 20)))
             .with_state(authorizations.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -198,16 +198,31 @@ impl World {
     }
 
     pub fn start<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Child {
-        tokio::process::Command::new(program())
-            .args(arguments)
-            .env_remove("CLIENT_SECRET")
-            .env("RUST_LOG", "trace")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("it starts")
+        let mut command = tokio::process::Command::new(program());
+        prepare(command.args(arguments)).spawn().expect("it starts")
+    }
+
+    /// The same, with its output going there.
+    pub fn start_into<A: AsRef<OsStr>>(
+        &self,
+        output: fs::File,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Child {
+        let mut command = tokio::process::Command::new(program());
+        let command = prepare(command.args(arguments)).stdout(output);
+        command.spawn().expect("it starts")
+    }
+
+    /// The same, where the shell has run this before.
+    pub fn start_after<A: AsRef<OsStr>>(
+        &self,
+        script: &str,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Child {
+        let mut command = tokio::process::Command::new("sh");
+        command.args(["-c", &format!("{script}; exec \"$0\" \"$@\"")]);
+        let command = prepare(command.arg(program()).args(arguments));
+        command.spawn().expect("it starts")
     }
 
     /// Waits for its end. Whatever it has said, no token is in it.
@@ -225,8 +240,20 @@ impl World {
             assert!(!ran.stderr.contains(token), "a token on standard error");
         }
         assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+        // A function of the crate is no advice for those who only run the program.
+        assert!(!ran.stderr.contains("(…)"), "{}", ran.stderr);
         ran
     }
+}
+
+fn prepare(command: &mut tokio::process::Command) -> &mut tokio::process::Command {
+    command
+        .env_remove("CLIENT_SECRET")
+        .env("RUST_LOG", "trace")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
 }
 
 /// Asks again and again until it is so; a test must not hang when it never is.
