@@ -192,8 +192,9 @@ impl RefreshError {
         matches!(self.kind, Kind::OutcomeUnknown | Kind::Interrupted)
     }
 
-    /// The issuer refused the refresh token of a refresh ahead, while the access token is still
-    /// valid: it goes on being used, and the session ends with its rejection or expiry.
+    /// The issuer refused the refresh token. Where [`is_session_ended`](Self::is_session_ended) is
+    /// false, it was a refresh ahead, and the access token is still valid: it goes on being used, and
+    /// the session ends with its rejection or expiry.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         matches!(self.kind, Kind::Refused | Kind::Ended(EndReason::Refused))
@@ -266,6 +267,9 @@ impl fmt::Display for RefreshError {
             Kind::NoRefreshToken => "the session has no refresh token",
             Kind::Refused => "the issuer refused the refresh token; the access token is still used",
             Kind::WithinReissue => "a reissue cannot wait for itself",
+            Kind::NotReplayed(NotReplayed::RejectedAgain) => {
+                "the request was sent again with the new token, and that was rejected as well"
+            }
             Kind::NotReplayed(why) => return write!(f, "the request was not sent again: {why}"),
         })
     }
@@ -280,7 +284,7 @@ impl fmt::Display for NotReplayed {
             Self::BodyStillSending => "its body is still being sent",
             Self::RejectionUnread => "the rejection was too large, too slow or cut off",
             Self::MayBeProcessed => "the server may have processed it already",
-            Self::RejectedAgain => "the replay was rejected as well",
+            Self::RejectedAgain => "it was sent again, and rejected as well",
         })
     }
 }

@@ -244,9 +244,14 @@ where
     }
 
     /// Why waiting is of no use for this request, where that is known already.
-    fn cannot_be_replayed<ResBody>(&self, rejection: &Response<ResBody>) -> Option<RefreshError> {
-        let says_processed = rejection.status().is_success();
-        let processed = says_processed && !is_refused_at_once(rejection.headers());
+    fn cannot_be_replayed<ResBody: Body>(
+        &self,
+        rejection: &Response<ResBody>,
+    ) -> Option<RefreshError> {
+        // Of gRPC: with a status in the head and nothing after it, there was no message.
+        let is_refused =
+            is_refused_at_once(rejection.headers()) && rejection.body().is_end_stream();
+        let processed = rejection.status().is_success() && !is_refused;
         if processed && self.head.extensions.get::<ReplaySafe>().is_none() {
             return Some(not_replayed(NotReplayed::MayBeProcessed));
         }

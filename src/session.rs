@@ -366,8 +366,8 @@ impl SessionBuilder {
         self
     }
 
-    /// The longest a reissue may take, all its tries together; 10 s unless set. Past it the outcome
-    /// is unknown: see [`lost_reply`](Self::lost_reply).
+    /// The longest a reissue may take; 10 s unless set. Past it the outcome is unknown: see
+    /// [`lost_reply`](Self::lost_reply), also for when there is more than one try.
     pub fn reissue_timeout(mut self, limit: Duration) -> Self {
         self.reissue_timeout = limit;
         self
@@ -469,9 +469,10 @@ impl SessionBuilder {
     }
 
     /// The longest an attempt can take that is driven: two calls of the store by others before it,
-    /// two to read, one to write, and the reissue.
+    /// two to read, one to write, and the reissue, whose tries take no more than three together.
     fn attempt(&self) -> Duration {
-        self.store_timeout * 5 + self.reissue_timeout
+        let reissues = if self.lost_reply.tries_again() { 3 } else { 1 };
+        self.store_timeout * 5 + self.reissue_timeout * reissues
     }
 
     fn check_durations(&self) -> Result<(), ConfigError> {

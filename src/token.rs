@@ -177,10 +177,12 @@ pub struct TokenSet {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InDoubt {
-    /// When the last try was given up, by the wall clock.
+    /// When the last attempt was given up, by the wall clock.
     pub since: SystemTime,
-    /// How many tries in a row brought no answer: 1 or more.
+    /// How many attempts in a row brought no answer: 1 or more.
     pub tries: u32,
+    /// When the first of them sent it, if that is known: what a grace window counts from.
+    pub sent_at: Option<SystemTime>,
 }
 
 impl InDoubt {
@@ -188,7 +190,18 @@ impl InDoubt {
     #[must_use]
     pub fn new(since: SystemTime, tries: u32) -> Self {
         let tries = tries.max(1);
-        Self { since, tries }
+        Self {
+            since,
+            tries,
+            sent_at: None,
+        }
+    }
+
+    /// With the moment when it was first sent.
+    #[must_use]
+    pub fn with_sent_at(mut self, at: SystemTime) -> Self {
+        self.sent_at = Some(at);
+        self
     }
 }
 

@@ -248,6 +248,14 @@ async fn a_grpc_call_that_is_unauthenticated_before_its_first_message_is_sent_ag
         "a success was processed"
     );
     assert_eq!(done.seen.len(), 1);
+    // A status in the head, and messages after it: then there was something to process.
+    let with_messages = Rejection {
+        body: "a message",
+        ..Rejection::grpc("16")
+    };
+    let done = outcome(&with_messages, DefaultClassifier, true).await;
+    assert!(done.why.unwrap().is_not_replayed());
+    assert_eq!((done.seen.len(), &*done.body), (1, &b"a message"[..]));
     // A header of that name means nothing outside of gRPC.
     let mut other = unauthenticated;
     other.headers.remove(CONTENT_TYPE);

@@ -18,9 +18,11 @@ use support::World;
 use tokio::runtime::Builder;
 use tokio::runtime::Runtime;
 use tokio::time::advance;
+use tokio::time::timeout;
 use tower_token_refresh::EndReason;
 use tower_token_refresh::InDoubt;
 use tower_token_refresh::LostReply;
+use tower_token_refresh::RefreshToken;
 use tower_token_refresh::Reissue;
 use tower_token_refresh::ReissueError;
 use tower_token_refresh::ReissueRequest;
@@ -56,6 +58,12 @@ fn current_thread() -> Runtime {
 
 fn doubt(store: &Store) -> Option<u32> {
     Some(store.tokens()?.in_doubt()?.tries)
+}
+
+async fn until_saved(session: &Session) {
+    let is_saved =
+        |status: &SessionStatus| matches!(status, SessionStatus::LoggedIn { saved: true, .. });
+    session.subscribe().wait_for(is_saved).await.unwrap();
 }
 
 /// It is rejected at once, and the issuer is not asked.
@@ -206,23 +214,81 @@ async fn after_three_tries_it_is_in_doubt_and_tried_again_soon() {
     assert_eq!(world.counts().reissues, 4);
 }
 
-// shows section 4: an issuer that hangs leaves time for another try inside the same deadline.
+// shows section 4: an issuer that hangs leaves time for another try inside the window.
 #[tokio::test(start_paused = true)]
-async fn the_tries_share_the_deadline_of_a_reissue() {
-    let world = World::new();
-    world.grace(Duration::MAX);
-    let (_, _, client) = scene(&world, OKTA).await;
-    world.script(Script::Hang);
-    let before = tokio::time::Instant::now();
-    assert_eq!(get(&client).await.status, StatusCode::OK);
-    assert_eq!(before.elapsed().as_secs(), 5, "half of ten seconds");
+async fn a_silent_issuer_is_given_up_in_time_for_another_try() {
+    for (policy, silence) in [
+        (OKTA, 10),
+        (LostReply::SUPABASE, 8),
+        (LostReply::CONNECT2ID, 4),
+    ] {
+        let world = World::new();
+        world.grace(Duration::MAX);
+        let (_, _, client) = scene(&world, policy).await;
+        world.script(Script::Hang);
+        let before = tokio::time::Instant::now();
+        assert_eq!(get(&client).await.status, StatusCode::OK);
+        assert_eq!(before.elapsed().as_secs(), silence, "{policy:?}");
 
-    let (_, session, client) = scene(&world, OKTA).await;
-    (0..3).for_each(|_| world.script(Script::Hang));
-    let before = tokio::time::Instant::now();
-    assert!(get(&client).await.why.unwrap().is_outcome_unknown());
-    assert_eq!(before.elapsed().as_secs(), 10);
-    assert!(session.status().is_in_doubt());
+        let (_, session, client) = scene(&world, policy).await;
+        (0..2).for_each(|_| world.script(Script::Hang));
+        let before = tokio::time::Instant::now();
+        assert!(get(&client).await.why.unwrap().is_outcome_unknown());
+        assert_eq!(before.elapsed().as_secs(), silence + 10, "{policy:?}");
+        assert!(session.status().is_in_doubt());
+    }
+}
+
+/// Takes its time, and as each refresh token is taken again, that is all.
+async fn slow(time: Duration) -> Result<TokenSet, ReissueError> {
+    let _: Result<(), _> = timeout(time, std::future::pending()).await;
+    TokenSet::new("fresh").map_err(ReissueError::unknown)
+}
+
+// shows section 4: an issuer that is only slow is not given up again and again.
+#[tokio::test(start_paused = true)]
+async fn a_slow_issuer_gets_to_answer_under_every_policy() {
+    let policies = [
+        LostReply::strict(),
+        LostReply::CONNECT2ID,
+        LostReply::SUPABASE,
+        OKTA,
+    ];
+    for policy in policies {
+        let issuer = reissue_fn(|_| slow(seconds(9)));
+        let session = Session::builder(issuer).lost_reply(policy).build().unwrap();
+        let tokens = TokenSet::new("old").unwrap().with_refresh_token("r1");
+        session.login(tokens.unwrap()).await.unwrap();
+        session.refresh().await.unwrap();
+        assert_eq!(session.token().await.unwrap().expose(), "fresh");
+    }
+}
+
+// shows section 4: the window is counted from the first time it was sent, and is followed by the
+// quarantine.
+#[tokio::test(start_paused = true)]
+async fn a_window_does_not_begin_anew_with_each_attempt() {
+    let world = World::new();
+    let builder = world.builder().lost_reply(LostReply::CONNECT2ID);
+    let session = builder.reissue_limit(100, seconds(30)).build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    world.expire();
+    let client = world.client(&session);
+    (0..9).for_each(|_| world.script(Script::Unknown));
+    get(&client).await;
+    assert_eq!(world.counts().reissues, 3, "at 0 and 1 s");
+    advance(seconds(2)).await;
+    get(&client).await;
+    assert_eq!(world.counts().reissues, 6, "at 3 s and a little later");
+    advance(seconds(3)).await;
+    is_left_alone(&world, &client).await;
+    advance(seconds(12)).await;
+    is_left_alone(&world, &client).await;
+    // The quarantine has doubled.
+    advance(seconds(5)).await;
+    get(&client).await;
+    assert_eq!(world.counts().reissues, 7, "once");
+    assert!(session.status().is_logged_in());
 }
 
 // shows section 4: what comes after a lost answer does not take the doubt away, unless it is tokens.
@@ -301,7 +367,8 @@ async fn a_restored_doubt_inside_a_grace_window_is_tried_at_once() {
     let world = World::new();
     let tokens = world.tokens("u");
     world.expire();
-    let doubtful = tokens.with_in_doubt(InDoubt::new(SystemTime::now(), 1));
+    let now = SystemTime::now();
+    let doubtful = tokens.with_in_doubt(InDoubt::new(now, 1).with_sent_at(now));
     let builder = world.builder().store(Store::new(Some(doubtful)));
     let session = builder.lost_reply(OKTA).build().unwrap();
     assert_eq!(get(&world.client(&session)).await.status, StatusCode::OK);
@@ -345,10 +412,7 @@ async fn a_doubt_that_cannot_be_stored_holds_in_memory_and_is_stored_later() {
     );
     is_left_alone(&world, &client).await;
     store.fail_writes(false);
-    let mut statuses = session.subscribe();
-    let is_saved =
-        |status: &SessionStatus| matches!(status, SessionStatus::LoggedIn { saved: true, .. });
-    statuses.wait_for(is_saved).await.unwrap();
+    until_saved(&session).await;
     assert_eq!(doubt(&store), Some(1));
 }
 
@@ -397,7 +461,9 @@ fn an_attempt_that_is_abandoned_in_the_middle_leaves_it_in_doubt() {
     let builder = world.builder().reissue_timeout(Duration::from_millis(20));
     let builder = builder.store_timeout(Duration::from_millis(20));
     let policy = LostReply::strict().quarantine(seconds(3600));
-    let session = builder.lost_reply(policy).build().unwrap();
+    let store = Store::new(None);
+    let builder = builder.store(store.clone()).lost_reply(policy);
+    let session = builder.build().unwrap();
     driven.block_on(session.login(world.tokens("u"))).unwrap();
     world.expire();
     world.hold_reissues();
@@ -411,8 +477,43 @@ fn an_attempt_that_is_abandoned_in_the_middle_leaves_it_in_doubt() {
         assert!(get(&client).await.why.unwrap().is_outcome_unknown());
         assert!(session.status().is_in_doubt());
         is_left_alone(&world, &client).await;
+        // It is written down without anybody's help.
+        until_saved(&session).await;
+        assert_eq!(doubt(&store), Some(1));
+
+        // What is adopted now is newer than what the issuer may still say.
+        session.adopt(world.tokens("u")).await.unwrap();
     });
-    drop((stalled, refresh));
+    world.script(Script::OnlyRotated("r-u-late"));
+    world.release_reissues();
+    drop(stalled.block_on(refresh));
+    let adopted = store.tokens().unwrap();
+    assert_eq!(adopted.refresh_token().unwrap().expose(), "r-u-2");
+    assert_eq!(adopted.access_token().expose(), "a-u-2");
+}
+
+// shows P3: a new refresh token that came with a useless answer outlives its runtime.
+#[test]
+fn a_rotated_token_is_not_replaced_by_the_one_before_it_when_its_save_is_cut_off() {
+    let world = World::new();
+    let (first, second) = (current_thread(), current_thread());
+    let (store, session, _) = first.block_on(scene(&world, LostReply::strict()));
+    store.hold_writes();
+    world.script(Script::OnlyRotated("r-u-9"));
+    let refresh = first.spawn({
+        let session = session.clone();
+        async move { session.refresh().await }
+    });
+    first.block_on(store.until_written(2));
+    drop((first, refresh));
+    store.writes.add_permits(10);
+    second.block_on(async {
+        session.token().await.unwrap();
+        until_saved(&session).await;
+    });
+    let kept = store.tokens().unwrap();
+    assert_eq!(kept.refresh_token().unwrap().expose(), "r-u-9");
+    assert_eq!(doubt(&store), None);
 }
 
 // shows section 4: in doubt is the refresh token that was sent, also where it came from the store and
@@ -506,6 +607,36 @@ async fn a_refresh_token_that_was_used_up_is_not_taken_back() {
     assert_eq!(seen.lock().unwrap()[3..], ["r9", "r1"]);
 }
 
+// shows section 4: nor where the answer is of no use otherwise.
+#[tokio::test(start_paused = true)]
+async fn a_used_up_refresh_token_in_a_useless_answer_is_not_taken_back() {
+    let useless =
+        || ReissueError::unknown("scripted").with_refresh_token(RefreshToken::new("r1").unwrap());
+    for same_token in [true, false] {
+        let asked = Arc::new(Mutex::new(0));
+        let issuer = reissue_fn(move |_| {
+            *asked.lock().unwrap() += 1;
+            let answer = match *asked.lock().unwrap() {
+                1 => TokenSet::new("a2").unwrap().with_refresh_token("r2"),
+                _ if same_token => TokenSet::new("a2").unwrap().with_refresh_token("r1"),
+                _ => return std::future::ready(Err(useless())),
+            };
+            std::future::ready(answer.map_err(ReissueError::unknown))
+        });
+        let store = Store::new(None);
+        let session = Session::builder(issuer)
+            .store(store.clone())
+            .build()
+            .unwrap();
+        let tokens = TokenSet::new("a1").unwrap().with_refresh_token("r1");
+        session.login(tokens.unwrap()).await.unwrap();
+        session.refresh().await.unwrap();
+        session.refresh().await.unwrap_err();
+        let kept = store.tokens().unwrap();
+        assert_eq!(kept.refresh_token().unwrap().expose(), "r2");
+    }
+}
+
 /// Needs no refresh token, and loses its first answer.
 struct Machine(Mutex<u32>);
 
@@ -533,6 +664,58 @@ async fn without_a_refresh_token_there_is_no_quarantine() {
         assert!(session.token().await.unwrap_err().is_outcome_unknown());
         advance(seconds(1)).await;
         assert_eq!(session.token().await.unwrap().expose(), "a2");
+
+        // A refresh token that is there all the same is not sent, and so not in doubt.
+        let session = Session::builder(Machine(Mutex::new(0)));
+        let session = session.lost_reply(policy).build().unwrap();
+        let tokens = TokenSet::new("a0").unwrap().with_refresh_token("unused");
+        session.login(tokens.unwrap()).await.unwrap();
+        session.refresh().await.unwrap_err();
+        assert!(!session.status().is_in_doubt());
+    }
+}
+
+// shows section 4: an answer ends the doubt, also one that is of no other use.
+#[tokio::test(start_paused = true)]
+async fn the_same_access_token_again_ends_the_doubt() {
+    let world = World::new();
+    let (store, session, client) = scene(&world, LostReply::strict()).await;
+    world.script(Script::Unknown);
+    get(&client).await;
+    advance(seconds(10)).await;
+    world.script(Script::SameToken);
+    assert!(get(&client).await.why.unwrap().is_same_token());
+    assert!(!session.status().is_in_doubt());
+    assert_eq!(doubt(&store), None);
+}
+
+// shows section 4: the store is read again before each try, and a doubt in it counts.
+#[tokio::test(start_paused = true)]
+async fn a_doubt_that_somebody_else_has_stored_is_taken_over() {
+    let past = SystemTime::now() - seconds(60);
+    for theirs in ["the same pair", "a newer one that has expired"] {
+        let world = World::new();
+        let (store, session, client) = scene(&world, LostReply::strict()).await;
+        let newer = world.tokens("u").with_expires_at(past);
+        let ours = store.tokens().unwrap();
+        let pair = if theirs == "the same pair" {
+            ours
+        } else {
+            newer
+        };
+        world.expire();
+        store.put(Some(pair.with_in_doubt(InDoubt::new(SystemTime::now(), 3))));
+        for _ in 0..3 {
+            assert_eq!(
+                get(&client).await.status,
+                StatusCode::UNAUTHORIZED,
+                "{theirs}"
+            );
+        }
+        assert_eq!(world.counts().reissues, 0, "{theirs}");
+        assert!(session.status().is_in_doubt(), "{theirs}");
+        advance(seconds(41)).await;
+        assert_eq!(get(&client).await.status, StatusCode::OK, "{theirs}");
     }
 }
 

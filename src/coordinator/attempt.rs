@@ -200,7 +200,7 @@ impl Guard {
     /// Everything up to the new tokens.
     async fn fetch(&mut self) -> Prepared {
         match self.start.cause {
-            Cause::End(reason) => self.reread().await.and_then(|newer| {
+            Cause::End(reason) => self.reread(false).await.and_then(|newer| {
                 newer.ok_or_else(|| Completion::Ended(RefreshError::ended(reason)))
             }),
             Cause::Load => self.load().await,
@@ -222,15 +222,21 @@ impl Guard {
         if self.coordinator.lock().state.stamp() != self.start.stamp {
             return Err(Completion::Unchanged);
         }
-        match self.reread().await? {
-            Some(newer) if !has_expired(&newer.tokens) => Ok(newer),
+        match self.reread(true).await? {
+            // One in doubt is adopted as well: its doubt decides what comes next.
+            Some(newer) if !has_expired(&newer.tokens) || newer.tokens.in_doubt().is_some() => {
+                Ok(newer)
+            }
             Some(newer) => self.reissue(Some(newer.tokens)).await,
             None => self.reissue(self.coordinator.tokens()).await,
         }
     }
 
     /// Newer tokens than ours, if there are any to be had without the issuer.
-    async fn reread(&self) -> Result<Option<Fetched>, Completion> {
+    ///
+    /// `reissues` says that our own would be presented next, unless somebody else has left word that
+    /// they are in doubt.
+    async fn reread(&self, reissues: bool) -> Result<Option<Fetched>, Completion> {
         let (offer, dirty) = self
             .coordinator
             .with(|inner, _| (inner.take_offer(), inner.dirty));
@@ -249,8 +255,17 @@ impl Guard {
             .load()
             .await
             .map_err(|error| Completion::Failed(error, None))?;
-        let inner = self.coordinator.lock();
-        let news = stored.filter(|stored| inner.is_news(stored));
+        let settings = &self.coordinator.settings;
+        let news = self.coordinator.with(|inner, now| {
+            let stored = stored?;
+            if reissues && inner.take_over_doubt(&stored, settings, now) {
+                return Some(Err(RefreshError::new(Kind::OutcomeUnknown)));
+            }
+            inner.is_news(&stored).then_some(Ok(stored))
+        });
+        let news = news
+            .transpose()
+            .map_err(|error| Completion::Failed(error, None))?;
         Ok(news.map(|tokens| Fetched {
             tokens,
             from: From::Store,
@@ -259,14 +274,17 @@ impl Guard {
 
     async fn reissue(&mut self, current: Option<TokenSet>) -> Prepared {
         let settings = &self.coordinator.settings;
+        let presented = self.presented(current.as_ref());
+        let open_until = presented.and_then(|token| self.coordinator.lock().open_until(token));
         let mut tries = Tries::new(
             &settings.lost_reply,
             settings.reissue_timeout,
             Instant::now(),
+            open_until,
         );
         let mut answer = self.try_once(&mut tries, &current).await?;
         let mut lost = is_lost(&answer);
-        while is_lost(&answer) && current.as_ref().is_some_and(is_renewable) {
+        while is_lost(&answer) && self.presented(current.as_ref()).is_some() {
             let Some(pause) = tries.pause(Instant::now()) else {
                 break;
             };
@@ -279,7 +297,7 @@ impl Guard {
         }
         match answer {
             Ok(tokens) => self.accept(tokens, current).await,
-            Err(error) => self.explain(error, lost, current).await,
+            Err(error) => self.explain(error, lost).await,
         }
     }
 
@@ -292,16 +310,24 @@ impl Guard {
         let failed = |error| Completion::Failed(error, None);
         let limit = tries.next(Instant::now());
         let limit = limit.ok_or_else(|| failed(RefreshError::new(Kind::OutcomeUnknown)))?;
+        let number = self.start.number;
         let begun = self.coordinator.with(|inner, now| {
-            let sent = current.as_ref().and_then(TokenSet::refresh_token);
-            inner.sent = sent.cloned();
-            inner.state.begin_reissue(self.start.number, now)
+            inner.state.begin_reissue(number, now)?;
+            let sent = self.presented(current.as_ref()).cloned();
+            inner.sent = sent.map(|sent| (number, sent));
+            Ok(())
         });
         begun.map_err(failed)?;
         count(&self.coordinator.counters.reissues);
         // Dropped from here on, nobody can say what became of the refresh token.
         self.on_drop = Some(failed(RefreshError::new(Kind::Interrupted)));
         Ok(self.ask(ReissueRequest::new(current.clone()), limit).await)
+    }
+
+    /// The refresh token that a reissue with these tokens uses, if it uses one.
+    fn presented<'a>(&self, current: Option<&'a TokenSet>) -> Option<&'a RefreshToken> {
+        let current = current.filter(|_| !self.coordinator.settings.self_sufficient);
+        current.and_then(TokenSet::refresh_token)
     }
 
     /// Calls the reissuer, with a deadline; a panic is an unknown outcome.
@@ -327,17 +353,12 @@ impl Guard {
             });
         };
         if tokens.access_token().same(current.access_token()) {
-            self.keep_rotated(tokens.refresh_token().cloned(), Some(&current))
-                .await;
+            // An answer, all the same: the refresh token it leaves us with is not spent.
+            self.keep_certain(tokens.refresh_token()).await;
             return Err(Completion::Failed(RefreshError::new(Kind::SameToken), None));
         }
-        // An issuer may answer a second try with an older pair than one that is known already.
-        let spent = |token: &RefreshToken| self.coordinator.lock().is_spent(token);
-        let tokens = match tokens.refresh_token().is_some_and(spent) {
-            true => {
-                tracing::warn!("the issuer handed out a refresh token that was used up before");
-                tokens.without_refresh_token()
-            }
+        let tokens = match tokens.refresh_token().is_some_and(|it| self.is_spent(it)) {
+            true => tokens.without_refresh_token(),
             false => tokens,
         };
         let tokens = tokens.inherit(&current);
@@ -348,12 +369,7 @@ impl Guard {
     }
 
     /// What the issuer's refusal, or its silence, means for the session.
-    async fn explain(
-        &self,
-        error: ReissueError,
-        lost: bool,
-        current: Option<TokenSet>,
-    ) -> Prepared {
+    async fn explain(&self, error: ReissueError, lost: bool) -> Prepared {
         let kind = match error.kind {
             ReissueErrorKind::Misconfigured => Kind::Misconfigured,
             ReissueErrorKind::Transient => Kind::Transient,
@@ -361,17 +377,16 @@ impl Guard {
             ReissueErrorKind::Refused => {
                 let error = RefreshError::with_source(Kind::Ended(EndReason::Refused), error);
                 // P6: only after the store has been read again.
-                return match self.reread().await? {
+                return match self.reread(false).await? {
                     Some(newer) => Ok(newer),
                     None => Err(Completion::Refused(error)),
                 };
             }
         };
-        if error.rotated.is_some() {
-            self.keep_rotated(error.rotated.clone(), current.as_ref())
-                .await;
-        } else if lost {
-            self.keep_doubt().await;
+        match error.rotated.as_ref().filter(|it| !self.is_spent(it)) {
+            Some(rotated) => self.keep_certain(Some(rotated)).await,
+            None if lost => self.keep_doubt().await,
+            None => {}
         }
         let retry_after = error.retry_after;
         Err(Completion::Failed(
@@ -380,19 +395,38 @@ impl Guard {
         ))
     }
 
-    /// An answer that was of no use otherwise may have rotated the refresh token.
-    async fn keep_rotated(&self, rotated: Option<RefreshToken>, current: Option<&TokenSet>) {
-        let (Some(rotated), Some(current)) = (rotated, current) else {
-            return;
-        };
+    /// An issuer may answer a second try with an older pair than one that is known already.
+    fn is_spent(&self, token: &RefreshToken) -> bool {
+        let is_spent = self.coordinator.lock().is_spent(token);
+        if is_spent {
+            tracing::warn!("the issuer handed out a refresh token that was used up before");
+        }
+        is_spent
+    }
+
+    /// An answer without a new access token leaves no doubt: the refresh token is the one it brought,
+    /// or still ours.
+    async fn keep_certain(&self, rotated: Option<&RefreshToken>) {
+        let rotated = rotated.filter(|it| !self.is_spent(it));
         let kept = self.coordinator.with(|inner, _| {
-            let counts = inner.state.counts(self.start.number);
-            if counts {
-                let tokens = current.rotated(rotated);
-                inner.put(&self.coordinator.settings.attach, Some(tokens));
-                inner.state.set_doubt(None);
+            let number = self.start.number;
+            let tokens = inner.tokens.clone().filter(|_| inner.state.counts(number));
+            let Some(tokens) = tokens else { return false };
+            // Whatever becomes of this attempt now, its reply is not lost.
+            let _: Option<Instant> = inner.state.lose_reply(number);
+            let Some(token) = rotated.or_else(|| tokens.refresh_token()).cloned() else {
+                return false;
+            };
+            if rotated.is_none() && tokens.in_doubt().is_none() {
+                return false;
             }
-            counts
+            inner.put(
+                &self.coordinator.settings.attach,
+                Some(tokens.rotated(token)),
+            );
+            inner.state.set_doubt(None);
+            inner.state.mark_saved(false);
+            true
         });
         if kept {
             self.set_right().await;
@@ -401,12 +435,11 @@ impl Guard {
 
     /// Nobody can say whether the refresh token is spent: that is kept before anybody is told.
     async fn keep_doubt(&self) {
-        let number = self.start.number;
         let settings = &self.coordinator.settings;
-        if self
+        let unsaved = self
             .coordinator
-            .with(|inner, now| inner.lose_reply(number, settings, now))
-        {
+            .with(|inner, now| inner.lose_reply(self.start.number, settings, now) || inner.dirty);
+        if unsaved {
             self.set_right().await;
         }
     }
@@ -586,10 +619,6 @@ impl fmt::Debug for Guard {
 /// The refresh token may be spent, and nothing came back for it.
 fn is_lost(answer: &Asked) -> bool {
     matches!(answer, Err(error) if error.kind == ReissueErrorKind::Unknown && error.rotated.is_none())
-}
-
-fn is_renewable(tokens: &TokenSet) -> bool {
-    tokens.refresh_token().is_some()
 }
 
 /// By the wall clock: these tokens were fetched in another process.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::state::Doubt;
 use crate::time::Now;
 use crate::token::InDoubt;
 
@@ -30,20 +31,24 @@ const MOST_QUARANTINE: Duration = Duration::from_secs(300);
 /// | Auth0, AWS Cognito, Ory Hydra and others | as configured there | [`grace`](Self::grace) with that time |
 ///
 /// **Within a grace window** the same refresh token is presented again at once, up to three times in
-/// all, and each of these is sent inside the window and inside the
-/// [`reissue_timeout`](crate::SessionBuilder::reissue_timeout). Nobody who waits notices more than the
-/// time it takes.
+/// all, each sent inside the window, which is counted from the first time. An issuer that does not answer
+/// is given up at four fifths of a window that is shorter than the
+/// [`reissue_timeout`](crate::SessionBuilder::reissue_timeout), so that there is time for another try;
+/// the last try always has all the time of a reissue. Nobody who waits notices more than the time it
+/// takes. As long as the window is open, later attempts present it too, after the usual pause.
 ///
 /// **Otherwise** the first request may still be on its way: were a second one served before it
 /// arrives, it would be the reuse that ends the login. So the refresh token is *in doubt* and stays
-/// unused for a [`quarantine`](Self::quarantine). Then the store is read again, and unless somebody else has put newer tokens
-/// there, it is presented once more. Unanswered again, it stays in doubt and the quarantine doubles, up to five
-/// minutes. That never ends a session; an answer does, one way or the other.
+/// unused for a [`quarantine`](Self::quarantine). Then the store is read again, and unless somebody
+/// else has put newer tokens there, it is presented once more. Unanswered again, it stays in doubt and
+/// the quarantine doubles, up to five minutes. That never ends a session; an answer does, one way or
+/// the other.
 ///
-/// The doubt is a part of the tokens ([`TokenSet::in_doubt`](crate::TokenSet::in_doubt)), which the store
-/// keeps, and it is told to those who follow the
-/// [`SessionStatus`](crate::SessionStatus). Where nothing was sent, which the ready-made reissuers can often tell,
-/// nothing is in doubt.
+/// The doubt is a part of the tokens ([`TokenSet::in_doubt`](crate::TokenSet::in_doubt)), which the
+/// store keeps, and it is told to those who follow the [`SessionStatus`](crate::SessionStatus). Where
+/// nothing was sent, which the ready-made reissuers can often tell, nothing is in doubt.
+///
+/// Do not guess a window: an issuer that has none ends the login at the second try.
 ///
 /// ```
 /// use std::time::Duration;
@@ -119,33 +124,37 @@ impl LostReply {
         Self { quarantine, ..self }
     }
 
-    /// How long all tries of one attempt may take together, where there may be several.
-    fn tries_within(&self, reissue_timeout: Duration) -> Option<Duration> {
-        self.grace.map(|window| window.min(reissue_timeout))
+    /// Whether an attempt may present its refresh token more than once.
+    pub(crate) fn tries_again(&self) -> bool {
+        self.grace.is_some()
     }
 
-    /// Until when a refresh token in doubt is left alone. `asked` is when it was first sent in the
-    /// attempt that has just been lost.
-    pub(super) fn until(&self, doubt: &InDoubt, asked: Instant, now: &Now) -> Instant {
-        let age = now.instant.saturating_duration_since(asked);
-        now.instant + self.pause(doubt.tries, age)
+    /// The end of the issuer's grace window for a refresh token that was sent then.
+    pub(super) fn open_until(&self, sent: Instant) -> Instant {
+        sent + self.grace.unwrap_or_default()
     }
 
-    /// The same for a doubt that was read from a store, by the wall clock: whatever became of that
-    /// meanwhile, it is not left alone for longer than it would have been at first.
-    pub(super) fn until_restored(&self, doubt: &InDoubt, now: &Now) -> Instant {
-        let age = now.wall.duration_since(doubt.since).unwrap_or_default();
-        now.instant + self.pause(doubt.tries, age).saturating_sub(age)
-    }
-
-    fn pause(&self, tries: u32, age: Duration) -> Duration {
-        if tries <= 1 && self.grace.is_some_and(|window| age < window) {
-            return Duration::ZERO;
-        }
+    /// How long it is left alone after so many attempts that brought no answer.
+    pub(super) fn quarantined_for(&self, tries: u32) -> Duration {
         let first = self.quarantine.unwrap_or_default();
         let doubled = 1_u32.checked_shl(tries.saturating_sub(1));
         let longer = first.saturating_mul(doubled.unwrap_or(u32::MAX));
         longer.min(MOST_QUARANTINE.max(first))
+    }
+
+    /// A doubt that was read from a store, by the wall clock: whatever became of that meanwhile,
+    /// the refresh token is left alone for no longer than it would have been at first.
+    pub(super) fn restored(&self, doubt: &InDoubt, now: &Now) -> Doubt {
+        let age = |at| now.wall.duration_since(at).ok();
+        let quarantine = self.quarantined_for(doubt.tries);
+        let left = quarantine.saturating_sub(age(doubt.since).unwrap_or_default());
+        // Without a moment, or with one to come, nobody can say whether the window is open.
+        let open = doubt.sent_at.and_then(age).zip(self.grace);
+        let open = open.map(|(age, window)| window.saturating_sub(age));
+        Doubt {
+            open_until: now.instant + open.unwrap_or_default(),
+            closed_until: now.instant + left,
+        }
     }
 }
 
@@ -155,40 +164,68 @@ impl Default for LostReply {
     }
 }
 
-/// The tries of one attempt inside a grace window.
+/// The tries of one attempt: several, where the issuer has a grace window that is open.
 #[derive(Debug)]
 pub(super) struct Tries {
-    left: u32,
-    deadline: Instant,
+    sent: u32,
+    most: u32,
+    began: Instant,
+    /// For one try.
+    limit: Duration,
+    open_until: Instant,
+    /// The first ones are given up then, so that another can be sent inside the window.
+    cut: Option<Instant>,
 }
 
 impl Tries {
     const MOST: u32 = 3;
 
-    /// `limit` is for all of them together.
-    pub(super) fn new(policy: &LostReply, reissue_timeout: Duration, now: Instant) -> Self {
-        let shared = policy.tries_within(reissue_timeout);
+    /// `limit` is for one try. A refresh token in doubt was sent before, and its window is open until
+    /// `open_until`.
+    pub(super) fn new(
+        policy: &LostReply,
+        limit: Duration,
+        now: Instant,
+        open_until: Option<Instant>,
+    ) -> Self {
+        let open_until = open_until.unwrap_or_else(|| policy.open_until(now));
+        let window = open_until.saturating_duration_since(now);
+        let cut = window / 5 * 4;
         Self {
-            left: shared.map_or(1, |_| Self::MOST),
-            deadline: now + shared.unwrap_or(reissue_timeout),
+            sent: 0,
+            most: if window.is_zero() { 1 } else { Self::MOST },
+            began: now,
+            limit,
+            open_until,
+            // A shorter time would give up issuers that only need their time.
+            cut: (cut >= limit / 4).then_some(now + cut),
         }
     }
 
-    /// The limit of the next try: each but the last leaves half of the time to those after it.
+    /// The limit of the next try, if there is one. The last has all the time of a reissue: so an issuer
+    /// that is slow gets to answer.
     pub(super) fn next(&mut self, now: Instant) -> Option<Duration> {
-        let rest = self.deadline.saturating_duration_since(now);
-        self.left = self.left.checked_sub(1)?;
-        (!rest.is_zero()).then(|| match self.left {
-            0 => rest,
-            _ => rest / 2,
+        let is_over = self.sent > 0 && now >= self.open_until;
+        if self.sent == self.most || is_over {
+            return None;
+        }
+        self.sent += 1;
+        let is_late = now.saturating_duration_since(self.began) >= self.limit / 2;
+        if is_late || self.cut.is_some_and(|cut| now >= cut) {
+            self.most = self.sent;
+        }
+        let rest = self.cut.map(|cut| cut.saturating_duration_since(now));
+        Some(match rest {
+            Some(rest) if self.sent < self.most => rest.min(self.limit),
+            _ => self.limit,
         })
     }
 
     /// How long to wait before the next one, if there is one: the second is sent at once, the third
     /// may give an issuer that restarts a moment.
     pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
-        let rest = self.deadline.saturating_duration_since(now);
-        match self.left {
+        let rest = self.open_until.saturating_duration_since(now);
+        match self.most - self.sent {
             0 => None,
             1 => Some((rest / 4).min(Duration::from_secs(1))),
             _ => Some(Duration::ZERO),
@@ -210,35 +247,21 @@ mod tests {
         LostReply::strict().or_quarantine(seconds(10))
     }
 
-    fn doubt(now: &Now, tries: u32) -> InDoubt {
-        InDoubt::new(now.wall, tries)
-    }
-
-    fn left(policy: LostReply, tries: u32, asked_ago: u64) -> Duration {
-        let now = Now::read();
-        let asked = now.instant;
-        let now = Now {
-            instant: asked + seconds(asked_ago),
-            wall: now.wall,
-        };
-        policy.until(&doubt(&now, tries), asked, &now) - now.instant
-    }
-
     #[test]
     fn the_quarantine_doubles_up_to_five_minutes() {
-        let pauses = [1, 2, 3, 5, 6, 40, u32::MAX].map(|tries| left(strict(), tries, 0).as_secs());
+        let pauses = [1, 2, 3, 5, 6, 40, u32::MAX];
+        let pauses = pauses.map(|tries| strict().quarantined_for(tries).as_secs());
         assert_eq!(pauses, [10, 20, 40, 160, 300, 300, 300]);
         let long = strict().quarantine(seconds(1000));
-        assert_eq!(left(long, 1, 0), seconds(1000));
-        assert_eq!(left(long, 9, 0), seconds(1000));
+        assert_eq!(long.quarantined_for(1), seconds(1000));
+        assert_eq!(long.quarantined_for(9), seconds(1000));
     }
 
-    #[test]
-    fn inside_a_grace_window_there_is_no_quarantine_and_after_it_there_is() {
-        let grace = LostReply::OKTA.or_quarantine(seconds(10));
-        assert_eq!(left(grace, 1, 29), Duration::ZERO);
-        assert_eq!(left(grace, 1, 30), seconds(10));
-        assert_eq!(left(grace, 2, 1), seconds(20));
+    /// What is left of the window, and of the quarantine.
+    fn left(policy: LostReply, doubt: InDoubt, now: &Now) -> (Duration, Duration) {
+        let doubt = policy.restored(&doubt, now);
+        let left = |at: Instant| at.saturating_duration_since(now.instant);
+        (left(doubt.open_until), left(doubt.closed_until))
     }
 
     // shows S22: a clock that jumps neither shortens a quarantine that has just begun nor makes one
@@ -247,8 +270,7 @@ mod tests {
     fn a_restored_doubt_waits_out_what_is_left_of_its_quarantine() {
         let now = Now::read();
         let year = seconds(365 * 24 * 3600);
-        let since = |at| InDoubt::new(at, 2);
-        let left = |at| strict().until_restored(&since(at), &now) - now.instant;
+        let left = |at| left(strict(), InDoubt::new(at, 2), &now).1;
         assert_eq!(left(now.wall), seconds(20));
         assert_eq!(left(now.wall - seconds(15)), seconds(5));
         assert_eq!(left(now.wall - seconds(25)), Duration::ZERO);
@@ -258,21 +280,74 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_try_or_there_are_three_that_share_the_time() {
+    fn a_restored_window_counts_from_the_first_time_it_was_sent() {
+        let now = Now::read();
+        let okta = LostReply::OKTA.or_quarantine(seconds(10));
+        let doubt = InDoubt::new(now.wall - seconds(1), 1);
+        let sent = |ago| doubt.with_sent_at(now.wall - seconds(ago));
+        assert_eq!(left(okta, sent(12), &now), (seconds(18), seconds(9)));
+        assert_eq!(left(okta, sent(30), &now), (Duration::ZERO, seconds(9)));
+        assert_eq!(left(okta, doubt, &now), (Duration::ZERO, seconds(9)));
+        let to_come = doubt.with_sent_at(now.wall + seconds(5));
+        assert_eq!(left(okta, to_come, &now), (Duration::ZERO, seconds(9)));
+        assert_eq!(left(strict(), sent(2), &now).0, Duration::ZERO);
+    }
+
+    #[test]
+    fn without_a_window_there_is_one_try() {
         let now = Instant::now();
-        let mut tries = Tries::new(&strict(), seconds(10), now);
-        assert_eq!(tries.next(now), Some(seconds(10)));
-        assert_eq!((tries.pause(now), tries.next(now)), (None, None));
+        let later = now + seconds(1);
+        for open_until in [None, Some(now)] {
+            let policy = if open_until.is_some() {
+                LostReply::OKTA
+            } else {
+                strict()
+            };
+            let mut tries = Tries::new(&policy, seconds(10), now, open_until);
+            assert_eq!(tries.next(later), Some(seconds(10)));
+            assert_eq!((tries.pause(later), tries.next(later)), (None, None));
+        }
+    }
 
-        let mut tries = Tries::new(&LostReply::SUPABASE, seconds(12), now);
-        assert_eq!(tries.next(now), Some(seconds(5)));
+    #[test]
+    fn three_tries_follow_each_other_fast_where_the_connection_breaks() {
+        let now = Instant::now();
+        let mut tries = Tries::new(&LostReply::SUPABASE, seconds(10), now, None);
+        assert_eq!(tries.next(now), Some(seconds(8)));
         assert_eq!(tries.pause(now), Some(Duration::ZERO));
-        assert_eq!(tries.next(now + seconds(4)), Some(seconds(3)));
-        assert_eq!(tries.pause(now + seconds(8)), Some(seconds(2) / 4));
-        assert_eq!(tries.next(now + seconds(8)), Some(seconds(2)));
-        assert_eq!(tries.next(now + seconds(8)), None);
+        assert_eq!(tries.next(now), Some(seconds(8)));
+        assert_eq!(tries.pause(now), Some(seconds(1)));
+        assert_eq!(tries.next(now + seconds(1)), Some(seconds(10)));
+        assert_eq!(tries.next(now + seconds(2)), None);
+    }
 
-        let mut tries = Tries::new(&LostReply::SUPABASE, seconds(12), now);
-        assert_eq!(tries.next(now + seconds(10)), None, "the window is over");
+    #[test]
+    fn after_a_silence_there_is_one_more_inside_the_window_with_all_the_time_of_a_reissue() {
+        let now = Instant::now();
+        for (policy, first) in [
+            (LostReply::CONNECT2ID, 4),
+            (LostReply::SUPABASE, 8),
+            (LostReply::OKTA, 10),
+        ] {
+            let mut tries = Tries::new(&policy, seconds(10), now, None);
+            assert_eq!(tries.next(now), Some(seconds(first)));
+            let then = now + seconds(first);
+            assert_eq!(tries.next(then), Some(seconds(10)), "{policy:?}");
+            assert_eq!(tries.next(then + seconds(10)), None);
+        }
+        // Too short a window to give up anything for it.
+        let mut tries = Tries::new(&LostReply::grace(seconds(2)), seconds(10), now, None);
+        assert_eq!(tries.next(now), Some(seconds(10)));
+        assert_eq!(tries.next(now + seconds(1)), Some(seconds(10)));
+        assert_eq!(tries.next(now + seconds(2)), None, "the window is over");
+    }
+
+    #[test]
+    fn the_window_of_a_token_in_doubt_does_not_begin_anew() {
+        let now = Instant::now();
+        let open_until = Some(now + seconds(5));
+        let mut tries = Tries::new(&LostReply::OKTA, seconds(10), now, open_until);
+        assert_eq!(tries.next(now), Some(seconds(4)));
+        assert_eq!(tries.next(now + seconds(5)), None);
     }
 }

@@ -21,6 +21,8 @@ mod state;
 mod stats;
 mod status;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod ticket;
 mod watchdog;
 
@@ -51,6 +53,7 @@ use tokio::time::Instant;
 
 use self::attempt::Guard;
 use self::state::Admission;
+use self::state::Doubt;
 use self::state::Recovery;
 use self::state::Start;
 use self::state::State;
@@ -128,8 +131,8 @@ struct Inner {
     past: VecDeque<u64>,
     /// The same of refresh tokens alone, of this login.
     spent: VecDeque<u64>,
-    /// The refresh token that was sent last.
-    sent: Option<RefreshToken>,
+    /// The refresh token that was sent last, and by which attempt.
+    sent: Option<(u64, RefreshToken)>,
     /// Makes the marks worthless to others.
     key: RandomState,
     /// The store may not hold `tokens`.
@@ -395,6 +398,10 @@ impl Coordinator {
         if inner.dirty && !was_dirty {
             inner.sync_due = now.instant + self.patience();
         }
+        if abandoned.is_some() {
+            // Nobody else writes what that has changed.
+            inner.sync_due = now.instant;
+        }
         self.publish(&inner, &now);
         let tell = inner
             .state
@@ -437,7 +444,7 @@ impl Coordinator {
     fn facts(&self, tokens: &TokenSet, saved: bool, now: &Now) -> Token {
         let renewable = self.settings.self_sufficient || tokens.refresh_token().is_some();
         let lifetime = tokens.lifetime(self.settings.refresh_ahead, now);
-        let restored = |doubt| self.settings.lost_reply.until_restored(&doubt, now);
+        let restored = |doubt| self.settings.lost_reply.restored(&doubt, now);
         let mut token = Token::new(lifetime, renewable, saved);
         token.in_doubt = tokens.in_doubt().map(restored);
         token
@@ -528,20 +535,61 @@ impl Inner {
     /// The answer to what this attempt has sent is lost: its refresh token is in doubt from now on.
     /// `false` where there is nothing to doubt, or no more than before.
     fn lose_reply(&mut self, number: u64, settings: &Settings, now: &Now) -> bool {
-        let (Some(tokens), Some(sent)) = (self.tokens.clone(), self.sent.clone()) else {
+        let sent = self.sent.clone().filter(|(attempt, _)| *attempt == number);
+        let (Some(tokens), Some((_, sent))) = (self.tokens.clone(), sent) else {
             return false;
         };
         let Some(asked) = self.state.lose_reply(number) else {
             return false;
         };
-        let tries = tokens.in_doubt().map_or(0, |doubt| doubt.tries);
+        let policy = &settings.lost_reply;
+        let is_same = tokens.refresh_token().is_some_and(|ours| ours.same(&sent));
+        let before = tokens.in_doubt().zip(self.state.doubt());
+        let before = before.filter(|_| is_same);
+        let age = now.instant.saturating_duration_since(asked);
+        let sent_at = match before {
+            Some((doubt, _)) => doubt.sent_at,
+            None => now.wall.checked_sub(age),
+        };
+        let tries = before.map_or(0, |(doubt, _)| doubt.tries).saturating_add(1);
+        let doubt = InDoubt {
+            sent_at,
+            ..InDoubt::new(now.wall, tries)
+        };
+        let open_until =
+            before.map_or_else(|| policy.open_until(asked), |(_, doubt)| doubt.open_until);
+        self.state.set_doubt(Some(Doubt {
+            open_until,
+            closed_until: now.instant + policy.quarantined_for(tries),
+        }));
+        self.state.mark_saved(false);
         // It may have come from the store, where the access token beside it was no good.
-        let tokens = tokens.rotated(sent);
-        let doubt = InDoubt::new(now.wall, tries.saturating_add(1));
-        let until = settings.lost_reply.until(&doubt, asked, now);
-        self.put(&settings.attach, Some(tokens.with_in_doubt(doubt)));
-        self.state.set_doubt(Some(until));
+        let tokens = tokens.rotated(sent).with_in_doubt(doubt);
+        self.put(&settings.attach, Some(tokens));
         true
+    }
+
+    /// The end of the grace window of this refresh token, if it is in doubt.
+    fn open_until(&self, token: &RefreshToken) -> Option<Instant> {
+        let ours = self.tokens.as_ref()?.refresh_token()?;
+        let doubt = self.state.doubt().filter(|_| ours.same(token))?;
+        Some(doubt.open_until)
+    }
+
+    /// Somebody else has stored our own tokens with a doubt that we do not have. `true` where they
+    /// are left alone for it.
+    fn take_over_doubt(&mut self, stored: &TokenSet, settings: &Settings, now: &Now) -> bool {
+        let Some(ours) = self.tokens.as_ref().filter(|it| it.same_tokens(stored)) else {
+            return false;
+        };
+        let tries = |tokens: &TokenSet| tokens.in_doubt().map_or(0, |doubt| doubt.tries);
+        let Some(doubt) = stored.in_doubt().filter(|it| it.tries > tries(ours)) else {
+            return false;
+        };
+        self.tokens = Some(ours.clone().with_in_doubt(doubt));
+        let restored = settings.lost_reply.restored(&doubt, now);
+        self.state.set_doubt(Some(restored));
+        restored.is_closed(now.instant)
     }
 
     /// The store has been given the truth, or could not be. A write that was given up before may

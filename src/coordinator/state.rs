@@ -76,8 +76,8 @@ pub(crate) struct Token {
     pub(crate) renewable: bool,
     /// The store has it.
     pub(crate) saved: bool,
-    /// The refresh token may be spent, and is left alone until then.
-    pub(crate) in_doubt: Option<Instant>,
+    /// The refresh token may be spent.
+    pub(crate) in_doubt: Option<Doubt>,
     rejected: Rejected,
     /// A refresh ahead of expiry was refused: no further reissue is tried (P6).
     refused: Option<RefreshError>,
@@ -93,6 +93,22 @@ impl Token {
             rejected: Rejected::No,
             refused: None,
         }
+    }
+}
+
+/// When a refresh token in doubt may be presented again: while the issuer takes it once more, and
+/// when nothing of what was sent can be under way any longer. In between it is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Doubt {
+    /// The end of the issuer's grace window.
+    pub(crate) open_until: Instant,
+    /// The end of the quarantine.
+    pub(crate) closed_until: Instant,
+}
+
+impl Doubt {
+    pub(super) fn is_closed(&self, now: Instant) -> bool {
+        self.open_until <= now && now < self.closed_until
     }
 }
 
@@ -335,7 +351,6 @@ impl State {
     pub(crate) fn log_in(&mut self, token: Token, now: &Now) -> Start {
         self.new_epoch(Login::Live(token));
         self.generation += 1;
-        self.leave_alone();
         self.start(Cause::Login, true, now.instant)
     }
 
@@ -358,8 +373,10 @@ impl State {
         }
     }
 
-    /// Tokens that somebody else has fetched for the same login.
+    /// Tokens that somebody else has fetched for the same login. What an abandoned attempt may still
+    /// bring is older.
     pub(crate) fn adopt(&mut self, token: Token) {
+        self.attempt.take_if(|attempt| attempt.abandoned);
         self.install(token);
     }
 
@@ -389,22 +406,20 @@ impl State {
         (!std::mem::replace(&mut attempt.doubted, true)).then_some(asked)
     }
 
-    /// The refresh token is left alone until then, or is not in doubt any more.
-    pub(crate) fn set_doubt(&mut self, in_doubt: Option<Instant>) {
+    pub(crate) fn set_doubt(&mut self, in_doubt: Option<Doubt>) {
         if let Login::Live(token) = &mut self.login {
             token.in_doubt = in_doubt;
         }
-        self.leave_alone();
     }
 
-    /// A refresh token in doubt is not presented before its time, whatever else ends a pause.
-    fn leave_alone(&mut self) {
-        let until = self.token().and_then(|token| token.in_doubt);
-        let Some(until) = until else { return };
-        if self.cooling.as_ref().is_none_or(|it| it.until < until) {
-            let error = RefreshError::new(Kind::OutcomeUnknown);
-            self.cooling = Some(Cooling { until, error });
-        }
+    pub(crate) fn doubt(&self) -> Option<Doubt> {
+        self.token()?.in_doubt
+    }
+
+    /// Until when a refresh token in doubt is left alone, if it is.
+    fn closed_until(&self, now: Instant) -> Option<Instant> {
+        let doubt = self.doubt().filter(|doubt| doubt.is_closed(now));
+        doubt.map(|doubt| doubt.closed_until)
     }
 
     /// Does the result of this attempt still count? Not after a login, a logout, an end, or the
@@ -560,10 +575,22 @@ impl State {
         {
             return Err(cooling.error.clone());
         }
+        if cause == Cause::Reissue {
+            self.check_doubt(now.instant)?;
+        }
         if cause == Cause::Reissue && !self.has_lived_out(now) {
             self.check_window(now.instant)?;
         }
         Ok(self.start(cause, blocking, now.instant))
+    }
+
+    /// A refresh token in doubt is left alone, whatever else allows a reissue.
+    fn check_doubt(&self, now: Instant) -> Result<(), RefreshError> {
+        if self.closed_until(now).is_none() {
+            return Ok(());
+        }
+        let last = self.cooling.as_ref().map(|cooling| cooling.error.clone());
+        Err(last.unwrap_or_else(|| RefreshError::new(Kind::OutcomeUnknown)))
     }
 
     fn cause(&self) -> Result<Cause, RefreshError> {
@@ -626,7 +653,6 @@ impl State {
         self.login = Login::Live(token);
         self.cooling = None;
         self.failures = 0;
-        self.leave_alone();
     }
 
     fn load(&mut self, token: Option<Token>) {
@@ -659,10 +685,8 @@ impl State {
         );
         if asked || !(is_load || unasked) {
             self.failures = self.failures.saturating_add(1);
-            let until = now + self.cool_down(&failure);
-            let in_doubt = self.token().and_then(|token| token.in_doubt);
             self.cooling = Some(Cooling {
-                until: in_doubt.map_or(until, |until_then| until.max(until_then)),
+                until: now + self.cool_down(&failure),
                 error: failure.error.clone(),
             });
         }
@@ -728,10 +752,10 @@ impl State {
         if running || token.refused.is_some() {
             return token.lifetime.expires;
         }
-        match &self.cooling {
-            Some(cooling) if now.instant < cooling.until && token.lifetime.ahead.passed(now) => {
-                Due::at(cooling.until)
-            }
+        let cooling = self.cooling.as_ref().map(|cooling| cooling.until);
+        let cooling = cooling.filter(|until| now.instant < *until);
+        match cooling.max(self.closed_until(now.instant)) {
+            Some(until) if token.lifetime.ahead.passed(now) => Due::at(until),
             _ => token.lifetime.ahead,
         }
     }

@@ -129,6 +129,14 @@ impl Coordinator {
         }
     }
 
+    /// For those who find an attempt abandoned: nobody else may come for a long time.
+    pub(super) fn sync_if_due(self: &Arc<Self>) {
+        let is_due = self.with(|inner, now| inner.dirty && now.instant >= inner.sync_due);
+        if is_due {
+            self.sync_later();
+        }
+    }
+
     /// Is there nothing left to do for this task?
     fn is_synced(&self, number: u64) -> bool {
         let inner = self.lock();

@@ -79,6 +79,7 @@ impl Ticket {
     /// Nobody has settled it: if its own deadline has passed, this waiter abandons the attempt.
     fn overdue(&self) -> Outcome {
         self.coordinator.with(|_, _| ());
+        self.coordinator.sync_if_due();
         let outcome = self.outcome.borrow().clone();
         outcome.unwrap_or_else(|| Err(RefreshError::new(Kind::WaitTimeout)))
     }

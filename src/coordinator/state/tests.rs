@@ -38,6 +38,14 @@ fn later(now: &Now, n: u64) -> Now {
     }
 }
 
+/// A doubt without a window, for so many seconds.
+fn closed(now: &Now, n: u64) -> Doubt {
+    Doubt {
+        open_until: now.instant,
+        closed_until: now.instant + seconds(n),
+    }
+}
+
 /// A session that was loaded with this token.
 fn live(token: Token, now: &Now) -> State {
     let mut state = State::new(rules());
@@ -239,7 +247,7 @@ fn a_refresh_token_in_doubt_is_left_alone_whatever_happens_meanwhile() {
     state.begin_reissue(start.number, &now).unwrap();
     assert_eq!(state.lose_reply(start.number), Some(now.instant));
     assert_eq!(state.lose_reply(start.number), None, "once per attempt");
-    state.set_doubt(Some(now.instant + seconds(10)));
+    state.set_doubt(Some(closed(&now, 10)));
     state
         .settle(start.number, failure(Kind::Transient), &now)
         .unwrap();
@@ -256,7 +264,7 @@ fn a_refresh_token_in_doubt_is_left_alone_whatever_happens_meanwhile() {
 fn tokens_that_come_with_a_doubt_bring_its_pause_along_and_others_end_it() {
     let now = Now::read();
     let mut doubtful = token();
-    doubtful.in_doubt = Some(now.instant + seconds(7));
+    doubtful.in_doubt = Some(closed(&now, 7));
     let mut state = live(doubtful.clone(), &now);
     assert_eq!(
         failed(state.reject(state.stamp(), false, &later(&now, 6))),
@@ -747,7 +755,7 @@ impl World {
         };
         let until = self.now.instant + seconds(40);
         if self.state.lose_reply(start.number).is_some() {
-            self.state.set_doubt(Some(until));
+            self.state.set_doubt(Some(closed(&self.now, 40)));
             self.in_doubt = Some(until);
         }
     }

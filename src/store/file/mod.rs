@@ -65,7 +65,7 @@ use crate::token::TokenSet;
 /// | `identity_members` | | the names of the identity's members, where they are others |
 /// | `format` | | `1` |
 /// | `obtained_at` | | RFC 3339: when the tokens were received |
-/// | `in_doubt` | | `{"since": RFC 3339, "tries": n}`: [`TokenSet::in_doubt`] |
+/// | `in_doubt` | | `{"since": RFC 3339, "tries": n, "sent_at": RFC 3339}`: [`TokenSet::in_doubt`] |
 /// | `logged_out` | | `true` after a logout or the end of the login, in place of all the above but `format` |
 /// | any other | kept | kept, in its place and to the letter, unless the identity gets a member of that name |
 ///

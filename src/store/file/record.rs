@@ -246,7 +246,12 @@ impl<'a> Record<'a> {
                 let since = rfc3339(in_doubt.since).ok_or_else(|| {
                     Defect::new("it cannot be written, as the time in doubt is no date")
                 })?;
-                Some(json!({"since": since, "tries": in_doubt.tries}))
+                let sent_at = in_doubt.sent_at.and_then(rfc3339);
+                let mut text = json!({"since": since, "tries": in_doubt.tries});
+                if let Some(sent_at) = sent_at {
+                    text["sent_at"] = sent_at;
+                }
+                Some(text)
             }
         };
         changes.one(IN_DOUBT, in_doubt.map(New::Plain));
@@ -336,7 +341,10 @@ impl<'a> Record<'a> {
         let since = value.get("since").and_then(json::moment);
         let tries = value.get("tries").and_then(Value::as_u64);
         match (since, tries.map(u32::try_from)) {
-            (Some(since), Some(Ok(tries))) => Ok(Some(InDoubt::new(since, tries))),
+            (Some(since), Some(Ok(tries))) => Ok(Some(InDoubt {
+                sent_at: value.get("sent_at").and_then(json::moment),
+                ..InDoubt::new(since, tries)
+            })),
             _ => Err(unreadable(IN_DOUBT)),
         }
     }

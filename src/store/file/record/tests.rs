@@ -209,8 +209,12 @@ fn a_lifetime_in_the_file_is_what_is_left_of_it() {
 #[test]
 fn a_doubt_is_kept() {
     let doubt = InDoubt::new(modified() + Duration::from_nanos(1), 3);
+    let sent = doubt.with_sent_at(doubt.since - std::time::Duration::from_secs(7));
+    for doubt in [doubt, sent] {
+        let text = written("", Some(&tokens().with_in_doubt(doubt)));
+        assert_eq!(logged_in(&text).in_doubt(), Some(doubt));
+    }
     let text = written("", Some(&tokens().with_in_doubt(doubt)));
-    assert_eq!(logged_in(&text).in_doubt(), Some(doubt));
     assert!(text.contains("2001-09-09T01:46:40.000000001Z"), "{text}");
     assert_eq!(logged_in(&written(&text, Some(&tokens()))).in_doubt(), None);
 }

@@ -1,0 +1,77 @@
+//! What is kept beside the state.
+
+use super::*;
+use crate::token::InDoubt;
+
+fn settings() -> Settings {
+    let second = Duration::from_secs(1);
+    Settings {
+        attach: Attach::default(),
+        attempt: second,
+        lost_reply: LostReply::strict().or_quarantine(second),
+        refresh_ahead: None,
+        reissue_timeout: second,
+        runtime: None,
+        self_sufficient: false,
+        store_timeout: second,
+        wait_timeout: second,
+        waiter_limit: 1,
+    }
+}
+
+fn rules() -> Rules {
+    let second = Duration::from_secs(1);
+    Rules {
+        attempt: second,
+        abandoned: second,
+        cool_down: (second, second),
+        window: (5, second),
+        self_sufficient: false,
+    }
+}
+
+fn tokens(user: &str) -> TokenSet {
+    let tokens = TokenSet::new(format!("a-{user}")).unwrap();
+    tokens.with_refresh_token(format!("r-{user}")).unwrap()
+}
+
+/// A login of this user, and a reissue for it that is under way.
+fn asking(inner: &mut Inner, user: &str, now: &Now) -> u64 {
+    let token = Token::new(crate::token::Lifetime::UNKNOWN, true, true);
+    let login = inner.state.log_in(token, now);
+    inner.put(&Attach::default(), Some(tokens(user)));
+    inner
+        .state
+        .settle(login.number, state::Settled::Saved(true), now);
+    let stamp = inner.state.stamp();
+    let Recovery::Start(start) = inner.state.reject(stamp, false, now) else {
+        panic!("a rejection starts a reissue");
+    };
+    inner.state.begin_reissue(start.number, now).unwrap();
+    start.number
+}
+
+// shows B70, P8: an attempt that wakes up after another user's login has no part in what is lost then.
+#[test]
+fn a_lost_reply_is_about_the_refresh_token_that_its_own_attempt_has_sent() {
+    let now = Now::read();
+    let mut inner = Inner::new(State::new(rules()));
+    let first = asking(&mut inner, "a", &now);
+    let sent = |user| tokens(user).refresh_token().cloned().unwrap();
+    inner.sent = Some((first, sent("a")));
+    let second = asking(&mut inner, "b", &now);
+    assert!(
+        !inner.lose_reply(first, &settings(), &now),
+        "it does not count"
+    );
+    assert!(
+        !inner.lose_reply(second, &settings(), &now),
+        "it has sent nothing yet"
+    );
+    assert_eq!(inner.tokens.as_ref().unwrap().in_doubt(), None);
+    inner.sent = Some((second, sent("b")));
+    assert!(inner.lose_reply(second, &settings(), &now));
+    let kept = inner.tokens.unwrap();
+    assert_eq!(kept.refresh_token().unwrap().expose(), "r-b");
+    assert_eq!(kept.in_doubt().map(|doubt: InDoubt| doubt.tries), Some(1));
+}
