@@ -58,7 +58,7 @@ use crate::token::TokenSet;
 ///
 /// | answer | means |
 /// |---|---|
-/// | an error, or a success without tokens, with a code that was named with [`refused`](Self::refused); an error with a status that was named with [`refused_status`](Self::refused_status) | [refused](ReissueError::refused) |
+/// | an error of whatever status, a 503 too, or a success without tokens, with a code that was named with [`refused`](Self::refused); an error with a status that was named with [`refused_status`](Self::refused_status) | [refused](ReissueError::refused) |
 /// | 429, 503; [no answer](#when-there-is-no-answer), and the issuer never had the request | [transient](ReissueError::transient), with `Retry-After` |
 /// | a redirect (none is followed), any other 4xx but 408 | [misconfigured](ReissueError::misconfigured) |
 /// | any other 5xx, 408; any other case without an answer; a success that cannot be read: no JSON, cut off, over 1 MiB, compressed, with a member given twice, without an access token | [unknown](ReissueError::unknown), with the new refresh token if there is one |

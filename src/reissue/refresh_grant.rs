@@ -42,11 +42,13 @@ use crate::token::TokenSet;
 /// # What an answer means
 ///
 /// The code in the member `error` decides first (RFC 6749 section 5.2), on whatever status, and in a
-/// 2xx without tokens as well. The status decides where there is no code that is known.
+/// 2xx without tokens as well; only `invalid_grant` needs a status that lets it. The status decides
+/// where there is no code that is known.
 ///
 /// | answer | means |
 /// |---|---|
-/// | `invalid_grant` | [refused](ReissueError::refused): the session ends |
+/// | `invalid_grant` in a 4xx other than 408 and 429, or in a 2xx without tokens | [refused](ReissueError::refused): the session ends |
+/// | `invalid_grant` with any other status | as without a code: an issuer in trouble refuses nothing |
 /// | `invalid_client`, `unauthorized_client`, `unsupported_grant_type`, `invalid_scope`, `invalid_target`, `invalid_request`, `invalid_dpop_proof` | [misconfigured](ReissueError::misconfigured) |
 /// | `use_dpop_nonce` | the request is sent again with the nonce, once; without a [signer](Self::dpop), without exactly one `DPoP-Nonce`, or the second time: misconfigured |
 /// | `temporarily_unavailable`, `slow_down` | [transient](ReissueError::transient), with `Retry-After` |
@@ -56,7 +58,8 @@ use crate::token::TokenSet;
 /// | any other 5xx, 408; any other case without an answer; a success that cannot be read: no JSON, cut off, over 1 MiB, compressed, with a member given twice, without an access token | unknown, with the new refresh token if there is one |
 /// | a success whose `token_type` is neither absent nor known (section 7.1) | misconfigured, with the new refresh token if there is one |
 ///
-/// Where the table is wrong for an issuer, [`on_error`](Self::on_error) goes before it.
+/// Where the table is wrong for an issuer, [`on_error`](Self::on_error) goes before it. What it returns
+/// counts with whatever status, a refusal too.
 pub struct RefreshGrant {
     exchange: Exchange,
     grant: Grant,

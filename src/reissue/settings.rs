@@ -34,7 +34,7 @@ macro_rules! client_settings {
 
             /// Asks this function first about every answer that brings no tokens: every status but a
             /// 2xx, and a 2xx with an error code in place of an access token. What it returns
-            /// counts; `None` leaves the answer to the rules of this reissuer. A
+            /// counts, whatever the status; `None` leaves the answer to the rules of this reissuer. A
             /// [transient](crate::ReissueError::transient) error without a delay of its own gets
             /// the answer's `Retry-After`.
             ///
@@ -70,7 +70,8 @@ macro_rules! client_settings {
             }
 
             /// Sends this header with each reissue, such as an API key. Its value is taken for a
-            /// secret.
+            /// secret. A header about the connection or about how the body is sent, such as
+            /// `Connection` or `Transfer-Encoding`, is a wrong configuration.
             #[must_use]
             pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
                 self.exchange.header(name.as_ref(), value.as_ref());
@@ -133,8 +134,9 @@ macro_rules! json_settings {
             }
 
             /// This code, in the JSON body of an error of whatever status, or of a success without
-            /// tokens, means that the refresh token was refused: the session ends. Can be given
-            /// several times. A code that is a number is given as text.
+            /// tokens, means that the refresh token was refused: the session ends. That is your word,
+            /// so it counts with a 429, 500 or 503 as well. Can be given several times. A code that is
+            /// a number is given as text.
             #[must_use]
             pub fn refused(mut self, code: impl Into<String>) -> Self {
                 self.exchange.contract.refused_codes.push(code.into());
