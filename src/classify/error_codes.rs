@@ -259,6 +259,7 @@ mod tests {
             prop_assert_eq!(verdict, match named {
                 Some(code) if code == "T-002" || code == 40101 => Verdict::Refresh,
                 Some(code) if code == "T-003" => Verdict::EndSession,
+                Some(code) if code == "T-005" => Verdict::Accept,
                 _ => Verdict::Abstain,
             });
         }

@@ -247,9 +247,10 @@ fn endpoint(uri: &str) -> Result<Uri, ConfigError> {
     uri.parse().map_err(no_uri)
 }
 
-/// The address with a blank before it, unless there can be a secret in it: userinfo or a query (P12).
+/// The address with a blank before it, unless there can be a secret in it: userinfo, a query or a
+/// fragment (P12).
 fn shown(uri: &str) -> String {
-    match uri.contains(['?', '@']) {
+    match uri.contains(['?', '@', '#']) {
         true => String::new(),
         false => format!(" {uri:?}"),
     }

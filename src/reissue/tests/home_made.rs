@@ -566,10 +566,17 @@ fn a_wrong_address_is_shown_and_what_to_do() {
     for uri in [
         "issuer.example /token",
         "/member/token/refresh",
-        "https://issuer.example/token#x",
         "http://issuer.example/token",
     ] {
         assert!(wrong(uri).contains(&format!("{uri:?}")), "{}", wrong(uri));
+    }
+    // P12
+    for secret in [
+        "https://CANARY@a.test/",
+        "https://a.test/#CANARY",
+        "ftp://a.test/?CANARY",
+    ] {
+        assert!(!wrong(secret).contains("CANARY"), "{}", wrong(secret));
     }
     assert!(wrong("http://issuer.example/").contains("allow_plain_http"));
 }
