@@ -20,7 +20,9 @@ mod imp {
                 SignalKind::hangup(),
             ];
             let numbers = kinds.map(|kind| kind.as_raw_value());
-            let watched = numbers.into_iter().filter(|number| !is_ignored(*number));
+            let hangup = SignalKind::hangup().as_raw_value();
+            let is_watched = |number: &i32| *number != hangup || !is_ignored(hangup);
+            let watched = numbers.into_iter().filter(is_watched);
             let listen = |number| {
                 let signal = signal(SignalKind::from_raw(number)).ok()?;
                 Some((signal, 128 + u8::try_from(number).ok()?))
@@ -42,8 +44,8 @@ mod imp {
         }
     }
 
-    /// Whoever started the program wants this one to do nothing, as `nohup` does. Only Linux tells;
-    /// elsewhere it ends the program all the same.
+    /// Whoever started the program wants this one to do nothing, as `nohup` does with the hangup. Only
+    /// Linux tells; elsewhere it ends the program all the same.
     fn is_ignored(number: i32) -> bool {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let mut lines = status.lines();
