@@ -31,17 +31,18 @@ impl Inner {
         let before = tokens.in_doubt().zip(self.state.doubt());
         let before = before.filter(|_| is_same);
         let age = now.instant.saturating_duration_since(asked);
-        let sent_at = match before {
-            Some((doubt, _)) => doubt.sent_at,
-            None => now.wall.checked_sub(age),
+        let (tries, sent_at, open_until) = match before {
+            Some((stored, known)) => (
+                stored.tries.saturating_add(1),
+                stored.sent_at,
+                known.open_until,
+            ),
+            None => (1, now.wall.checked_sub(age), policy.open_until(asked)),
         };
-        let tries = before.map_or(0, |(doubt, _)| doubt.tries).saturating_add(1);
         let doubt = InDoubt {
             sent_at,
             ..InDoubt::new(now.wall, tries)
         };
-        let open_until =
-            before.map_or_else(|| policy.open_until(asked), |(_, doubt)| doubt.open_until);
         self.state.set_doubt(Some(Doubt {
             open_until,
             closed_until: now.instant + policy.quarantined_for(tries),

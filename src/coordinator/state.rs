@@ -577,9 +577,9 @@ impl State {
         }
         if cause == Cause::Reissue {
             self.check_doubt(now.instant)?;
-        }
-        if cause == Cause::Reissue && !self.has_lived_out(now) {
-            self.check_window(now.instant)?;
+            if !self.has_lived_out(now) {
+                self.check_window(now.instant)?;
+            }
         }
         Ok(self.start(cause, blocking, now.instant))
     }
