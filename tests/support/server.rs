@@ -75,6 +75,8 @@ impl Server {
         let its = connections.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                // Without it small answers wait for an acknowledgement of the last one.
+                stream.set_nodelay(true).unwrap();
                 let connected = Connected::new(its.clone());
                 let answer = answer.clone();
                 let service = service_fn(move |request| {
@@ -129,9 +131,11 @@ pub fn hyper_client<B>(http2: bool) -> Client<HttpConnector, B>
 where
     B: Body<Data: Send> + Send,
 {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
     Client::builder(TokioExecutor::new())
         .http2_only(http2)
-        .build_http()
+        .build(connector)
 }
 
 /// Logged in with the token `old`, for which the issuer gives `new`.

@@ -1,5 +1,4 @@
-//! Request bodies that come as the test wants, and a wrapper that tells when the inner service has let
-//! go of one.
+//! Request bodies that come as the test wants.
 
 // Each test file is a crate of its own and uses a part of this.
 #![allow(dead_code)]
@@ -20,7 +19,6 @@ use http::HeaderMap;
 use http_body::Body;
 use http_body::Frame;
 use http_body::SizeHint;
-use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
 /// What comes next.
@@ -104,53 +102,7 @@ impl Body for Upload {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
-}
-
-pin_project! {
-    /// A body, and who is told when it is dropped.
-    pub struct Watched<B> {
-        // Dropped in this order: when it is told, the body is gone.
-        #[pin]
-        body: B,
-        gone: Gone,
-    }
-}
-
-struct Gone(Arc<Notify>);
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        self.0.notify_one();
-    }
-}
-
-impl<B> Watched<B> {
-    pub fn new(body: B, gone: Arc<Notify>) -> Self {
-        Self {
-            body,
-            gone: Gone(gone),
-        }
-    }
-}
-
-impl<B: Body> Body for Watched<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.left
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
