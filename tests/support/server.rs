@@ -106,10 +106,11 @@ impl Server {
         *self.connections.borrow()
     }
 
-    /// Waits until no connection is open.
-    pub async fn all_closed(&self) {
+    /// Waits until no more connections than these are open.
+    pub async fn until_open(&self, most: usize) {
         let mut connections = self.connections.subscribe();
-        connections.wait_for(|it| it.open == 0).await.unwrap();
+        let few = |it: &Connections| it.open <= most;
+        connections.wait_for(few).await.unwrap();
     }
 }
 
@@ -131,10 +132,19 @@ pub fn hyper_client<B>(http2: bool) -> Client<HttpConnector, B>
 where
     B: Body<Data: Send> + Send,
 {
+    pooling_client(http2, usize::MAX)
+}
+
+/// One that keeps so many idle connections at the most.
+pub fn pooling_client<B>(http2: bool, idle: usize) -> Client<HttpConnector, B>
+where
+    B: Body<Data: Send> + Send,
+{
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     Client::builder(TokioExecutor::new())
         .http2_only(http2)
+        .pool_max_idle_per_host(idle)
         .build(connector)
 }
 
