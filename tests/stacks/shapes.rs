@@ -119,3 +119,17 @@ async fn one_service_that_is_kept_takes_one_request_after_another_and_many_at_on
         assert_eq!(after.reissues, before.reissues + 1, "{wire:?}");
     }
 }
+
+// shows B116, P14: the first send's connection is free by the time of the second.
+#[tokio::test]
+async fn a_request_that_is_sent_again_needs_no_second_connection() {
+    for wire in WIRES.into_iter().filter(|wire| wire.pooled) {
+        let site = Site::start().await;
+        let service = layer(&site, &site.session().await).layer(wire.http());
+        let answer = within(service.oneshot(site.post("/", "body"))).await;
+        assert_eq!(answer.unwrap().status(), StatusCode::OK, "{wire:?}");
+        let counts = site.counts();
+        assert_eq!((counts.requests, counts.reissues), (2, 1), "{wire:?}");
+        assert_eq!(site.connections(), 2, "{wire:?}: one is the issuer's");
+    }
+}

@@ -73,7 +73,7 @@ pub struct Site {
     pub base: String,
     login: Arc<Mutex<Login>>,
     log: Arc<Log>,
-    _server: Arc<Server>,
+    server: Arc<Server>,
 }
 
 struct Log {
@@ -123,7 +123,7 @@ impl Site {
             base: server.base.clone(),
             login,
             log,
-            _server: Arc::new(server),
+            server: Arc::new(server),
         }
     }
 
@@ -163,6 +163,11 @@ impl Site {
 
     pub fn counts(&self) -> Counts {
         *self.log.counts.borrow()
+    }
+
+    /// How many connections it has accepted, the issuer's included.
+    pub fn connections(&self) -> usize {
+        self.server.connections()
     }
 
     /// Waits until the counts are as the test wants them.
