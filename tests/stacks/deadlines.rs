@@ -104,12 +104,18 @@ async fn a_first_send_that_times_out_below_is_an_error_and_no_rejection() {
     for wire in WIRES {
         let site = Site::start().await;
         let client = below(layer(&site, &session(&site).await), wire.http());
+        within(client.send(site.get("/first"))).await.unwrap();
         site.hold_answers();
-        let waits = tokio::spawn(client.send(site.get("/")));
-        within(site.until(|counts| counts.requests == 1)).await;
+        let waits = tokio::spawn(client.send(site.get("/gave-up")));
+        within(site.until(|counts| counts.requests == 3)).await;
         assert!(is_elapsed(in_no_time(waits).await.unwrap()), "{wire:?}");
-        assert_eq!(site.counts().reissues, 0, "{wire:?}");
-        assert_eq!(site.counts().requests, 1, "{wire:?}");
+        site.release_answers(2);
+        within(client.send(site.get("/next"))).await.unwrap();
+        let seen = site.seen();
+        let seen: Vec<_> = seen.iter().map(|it| (&*it.path, it.serial())).collect();
+        let expected = [("/first", 0), ("/first", 1), ("/gave-up", 1), ("/next", 1)];
+        assert_eq!(seen, expected, "{wire:?}");
+        assert_eq!(site.counts().reissues, 1, "{wire:?}: for the first");
     }
 }
 

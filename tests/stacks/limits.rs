@@ -154,16 +154,20 @@ async fn a_first_send_that_is_shed_below_is_an_error_and_no_rejection() {
         .load_shed()
         .concurrency_limit(1);
     let client = Client::new(client.service(HTTP1.http()));
+    within(client.send(site.get("/first"))).await.unwrap();
     site.hold_answers();
-    let first = tokio::spawn(client.send(site.get("/first")));
-    within(site.until(|counts| counts.requests == 1)).await;
-    let error = within(client.send(site.get("/second"))).await.unwrap_err();
+    let second = tokio::spawn(client.send(site.get("/second")));
+    within(site.until(|counts| counts.requests == 3)).await;
+    let error = within(client.send(site.get("/shed"))).await.unwrap_err();
     assert!(is_shed(&error), "{error:?}");
-    assert_eq!(site.counts().reissues, 0);
     site.release_answers(2);
-    let answer = within(first).await.unwrap().unwrap();
-    assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(site.counts().requests, 2, "the second was never there");
+    within(second).await.unwrap().unwrap();
+    within(client.send(site.get("/next"))).await.unwrap();
+    let seen = site.seen();
+    let seen: Vec<_> = seen.iter().map(|it| (&*it.path, it.serial())).collect();
+    let expected = [("/first", 0), ("/first", 1), ("/second", 1), ("/next", 1)];
+    assert_eq!(seen, expected);
+    assert_eq!(site.counts().reissues, 1, "for the first");
 }
 
 // shows P10: when the second send fails, its error is what the caller gets. The token is there.

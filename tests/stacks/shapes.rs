@@ -124,7 +124,13 @@ async fn one_service_that_is_kept_takes_one_request_after_another_and_many_at_on
 #[tokio::test]
 async fn a_request_that_is_sent_again_needs_no_second_connection() {
     for wire in WIRES.into_iter().filter(|wire| wire.pooled) {
-        let site = Site::start().await;
+        // More than fits into a read, so that somebody has to read it.
+        let site = Site::answering(|_, good| {
+            let rejection = Response::builder().status(StatusCode::UNAUTHORIZED);
+            let body = Full::from("x".repeat(60_000));
+            (!good).then(|| rejection.body(body).unwrap())
+        })
+        .await;
         let service = layer(&site, &site.session().await).layer(wire.http());
         let answer = within(service.oneshot(site.post("/", "body"))).await;
         assert_eq!(answer.unwrap().status(), StatusCode::OK, "{wire:?}");

@@ -44,6 +44,14 @@ pub struct Seen {
     pub body: Bytes,
 }
 
+impl Seen {
+    /// How many tokens the issuer had issued before this one; 0 is that of the login.
+    pub fn serial(&self) -> u64 {
+        let serial = self.token.rsplit('-').next();
+        serial.and_then(|serial| serial.parse().ok()).unwrap()
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// What the API has read, rejected ones included.
