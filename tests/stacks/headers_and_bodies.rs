@@ -17,6 +17,7 @@ use http::header::AUTHORIZATION;
 use http_body_util::Full;
 use tower::ServiceBuilder;
 use tower::ServiceExt;
+use tower_http::auth::AddAuthorizationLayer;
 use tower_http::decompression::DecompressionLayer;
 use tower_http::propagate_header::PropagateHeaderLayer;
 use tower_http::sensitive_headers::SetSensitiveHeadersLayer;
@@ -208,4 +209,30 @@ async fn the_token_is_sensitive_by_itself_and_a_header_of_the_callers_own_is_not
         assert_eq!(answer.body, REJECTION);
         assert_eq!(*sensitive.lock().unwrap(), expected);
     }
+}
+
+// shows B11: above, it is a header of the caller's own; below, the session's token does not arrive.
+#[tokio::test]
+async fn a_layer_that_sets_the_same_header_goes_nowhere_in_the_stack() {
+    let site = Site::start().await;
+    let session = site.session().await;
+    let above = ServiceBuilder::new()
+        .layer(AddAuthorizationLayer::bearer("fixed"))
+        .layer(layer(&site, &session));
+    let above = Client::new(above.service(HTTP1.http()));
+    let answer = within(above.send(site.get("/"))).await.unwrap();
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert!(answer.why.is_none());
+    let counts = site.counts();
+    assert_eq!((counts.requests, counts.reissues), (1, 0));
+    let below = ServiceBuilder::new()
+        .layer(layer(&site, &session))
+        .layer(AddAuthorizationLayer::bearer("fixed"));
+    let below = Client::new(below.service(HTTP1.http()));
+    let answer = within(below.send(site.get("/"))).await.unwrap();
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert!(answer.why.unwrap().is_not_replayed(), "sent twice, in vain");
+    let counts = site.counts();
+    assert_eq!((counts.requests, counts.reissues), (3, 1));
+    assert!(site.seen().iter().all(|seen| seen.token == "fixed"));
 }
