@@ -15,6 +15,7 @@ use http::StatusCode;
 use http::header::ACCEPT_ENCODING;
 use http::header::AUTHORIZATION;
 use http_body_util::Full;
+use tower::Layer;
 use tower::ServiceBuilder;
 use tower::ServiceExt;
 use tower_http::auth::AddAuthorizationLayer;
@@ -30,6 +31,10 @@ use tower_token_refresh::TokenRefreshLayer;
 use crate::HTTP1;
 use crate::WIRES;
 use crate::layer;
+use crate::raw::Act;
+use crate::raw::Raw;
+use crate::raw::Then;
+use crate::raw::answer;
 use crate::site::REJECTION;
 use crate::site::Site;
 use crate::support::Client;
@@ -235,4 +240,26 @@ async fn a_layer_that_sets_the_same_header_goes_nowhere_in_the_stack() {
     let counts = site.counts();
     assert_eq!((counts.requests, counts.reissues), (3, 1));
     assert!(site.seen().iter().all(|seen| seen.token == "fixed"));
+}
+
+// The server never says `100 Continue`, and reads each body whole before it answers.
+#[tokio::test]
+async fn hyper_does_not_wait_to_be_told_to_continue() {
+    let acts = ["401 Unauthorized", "200 OK"]
+        .map(|status| Act::say(answer(status, "text/plain", "words"), Then::Keep));
+    let raw = Raw::scripted(acts).await;
+    let base = format!("http://{}", raw.address);
+    let issuer = Site::start().await;
+    let layer = TokenRefreshLayer::new(&*base, issuer.session().await).unwrap();
+    let client = Client::new(layer.layer(HTTP1.http()));
+    let request = Request::post(&base).header("expect", "100-continue");
+    let request = request.body(Full::from("the body")).unwrap();
+    let answer = within(client.send(request)).await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+    let requests = raw.requests();
+    assert_eq!(requests.len(), 2);
+    for request in requests {
+        assert!(request.contains("expect: 100-continue"), "{request}");
+        assert!(request.ends_with("\r\n\r\nthe body"), "{request}");
+    }
 }

@@ -5,6 +5,8 @@ mod backends;
 mod deadlines;
 mod headers_and_bodies;
 mod limits;
+#[path = "../support/raw.rs"]
+mod raw;
 mod retries;
 #[path = "../support/server.rs"]
 mod server;
