@@ -1,5 +1,5 @@
-//! Pages for those who read before they write: one for each kind of issuer and of client, and the
-//! answers to "what happens when".
+//! Pages for those who read before they write: one for each kind of issuer and of client, one
+//! on the order of layers, and the answers to "what happens when".
 //!
 //! They are documentation only: there is nothing in these modules.
 
@@ -15,6 +15,9 @@ pub mod cookie {}
 #[doc = include_str!("../docs/issuers/json.md")]
 pub mod home_made_codes {}
 
+#[doc = include_str!("../docs/clients/hyper.md")]
+pub mod hyper {}
+
 #[doc = include_str!("../docs/issuers/oauth2.md")]
 pub mod oauth2 {}
 
@@ -23,3 +26,6 @@ pub mod reqwest {}
 
 #[doc = include_str!("../docs/what-happens-when.md")]
 pub mod what_happens_when {}
+
+#[doc = include_str!("../docs/stack.md")]
+pub mod where_in_the_stack {}
