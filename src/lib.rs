@@ -239,7 +239,15 @@
 //!   place in them, and asks for one again when it is sent again. Above, a place is held all the
 //!   while.
 //! - `FollowRedirect` goes above, so that each hop passes the layer and its origin is judged (P11).
-//!   Below, the redirects are out of the layer's sight.
+//!   Below, the redirects are out of the layer's sight: a 401 of a foreign server at their end costs a
+//!   reissue and sends the request along the whole way again, and the token goes where `FollowRedirect`
+//!   takes it. tower-http's takes `Authorization` off at the first hop to another origin, for good, and
+//!   leaves any [other header](SessionBuilder::header) on: that token is given away.
+//! - At a hop to another origin it also drops the request's extensions, unless its policy is told to keep
+//!   them (`FilterCredentials::allow_extension`): [`WithoutToken`], [`ReplaySafe`], and the [`Session`] that
+//!   [`SessionExtension`] looks for. With the caller's own `Authorization` it does the same. If the way
+//!   leads back to a named origin, such a request gets the session's token, or, with `SessionExtension`,
+//!   none.
 //! - `Retry` goes above: a [`ReplayBody`] cannot be cloned. Let it leave alone what the layer reads
 //!   as a rejection.
 //! - What sets the `Authorization` header goes nowhere in the same stack: the caller's own header

@@ -1,5 +1,8 @@
 //! A hyper server on loopback, for HTTP/1 and HTTP/2, that answers as a closure says.
 
+// Each test file is a crate of its own and uses a part of this.
+#![allow(dead_code)]
+
 use std::convert::Infallible;
 use std::error::Error;
 
