@@ -47,6 +47,10 @@ use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tower_token_refresh::ReissueError;
+use tower_token_refresh::Session;
+use tower_token_refresh::TokenSet;
+use tower_token_refresh::reissue_fn;
 
 /// Whatever still waits then, waits for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -155,8 +159,10 @@ impl Gated {
         let (status, answer) = match head.uri.path() {
             "/member/login" => {
                 let login: Value = serde_json::from_slice(&body).unwrap();
-                let user = login["email"].as_str().unwrap();
-                (200, self.lock().tokens(user).to_string().into())
+                match login["email"].as_str().unwrap() {
+                    "nobody" => (401, "{}".into()),
+                    user => (200, self.lock().tokens(user).to_string().into()),
+                }
             }
             "/member/token/refresh" => {
                 self.reissues.send_modify(|n| *n += 1);
@@ -352,6 +358,8 @@ async fn no_tokens_are_to_be_had_through_the_gateway() -> Result<()> {
         assert_eq!(said(&ann.get(path).await?).0, 404, "{path}");
     }
     assert_eq!(*backend.reissues.borrow(), 0);
+    let refused = Browser::log_in(&gateway.base, "nobody", "-").await;
+    assert_eq!(refused.err().unwrap().to_string(), "401 Unauthorized");
     let login = Request::post(format!("{}/login", gateway.base));
     let login = login.body(Full::from(r#"{"email":"bob"}"#))?;
     let answer = ann.send(login).await?;
@@ -393,6 +401,27 @@ async fn the_oldest_login_makes_room_for_one_too_many() -> Result<()> {
     assert_eq!(said(&ann.get("/x").await?).0, 401);
     assert_eq!(said(&bob.get("/x").await?).1, "bob");
     assert_eq!(said(&cy.get("/x").await?).1, "cy");
+    Ok(())
+}
+
+// What the guide says: nothing is left of a session that had to make room.
+#[tokio::test]
+async fn a_session_that_is_dropped_leaves_no_task_behind() -> Result<()> {
+    let sessions = Sessions::new(1);
+    for _ in 0..10 {
+        let session = Session::builder(reissue_fn(async |_| Err(ReissueError::refused("no"))));
+        let session = session.build()?;
+        session.login(TokenSet::new("a")?).await?;
+        sessions.insert(session);
+    }
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let one_is_left = async {
+        while metrics.num_alive_tasks() > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, one_is_left).await?;
+    assert_eq!(sessions.len(), 1);
     Ok(())
 }
 

@@ -2,10 +2,10 @@
 
 use axum::{
     Json,
-    body::Body,
+    body::Bytes,
     http::{
         StatusCode,
-        header::{RETRY_AFTER, SET_COOKIE},
+        header::{CONTENT_TYPE, RETRY_AFTER, SET_COOKIE},
     },
     response::{IntoResponse, Response},
 };
@@ -25,8 +25,8 @@ pub enum Refusal {
     NotFound,
     /// The back end did not answer.
     NoAnswer,
-    /// What the back end says about a login.
-    Login(Response),
+    /// The back end lets nobody in, and says so in JSON.
+    Login(StatusCode, Bytes),
 }
 
 impl IntoResponse for Refusal {
@@ -50,7 +50,10 @@ impl IntoResponse for Refusal {
                 "G-006",
                 "the back end does not answer",
             ),
-            Self::Login(response) => return response,
+            Self::Login(status, body) => {
+                let json = [(CONTENT_TYPE, "application/json")];
+                return (status, json, body).into_response();
+            }
         };
         let answer = (status, Json(json!({ "code": code, "message": message })));
         match status {
@@ -84,11 +87,5 @@ impl From<BoxError> for Refusal {
 impl From<ConfigError> for Refusal {
     fn from(_: ConfigError) -> Self {
         Self::NoAnswer
-    }
-}
-
-impl From<Response<Body>> for Refusal {
-    fn from(response: Response<Body>) -> Self {
-        Self::Login(response)
     }
 }

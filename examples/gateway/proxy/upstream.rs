@@ -84,17 +84,12 @@ impl Upstream {
             .map_err(|_| Refusal::BadRequest)?;
         let answer = self.http.request(request).await;
         let answer = answer.map_err(|_| Refusal::NoAnswer)?;
-        if !answer.status().is_success() {
-            let (head, body) = answer.into_parts();
-            let mut refused = Response::new(Body::new(body));
-            *refused.status_mut() = head.status;
-            if let Some(kind) = head.headers.get(CONTENT_TYPE) {
-                refused.headers_mut().insert(CONTENT_TYPE, kind.clone());
-            }
-            return Err(Refusal::Login(refused));
-        }
+        let status = answer.status();
         let body = to_bytes(Body::new(answer.into_body()), LOGIN_LIMIT).await;
         let body = body.map_err(|_| Refusal::NoAnswer)?;
+        if !status.is_success() {
+            return Err(Refusal::Login(status, body));
+        }
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| Refusal::NoAnswer)?;
         let tokens = TokenSet::new(answer.access_token)
             .and_then(|tokens| tokens.with_refresh_token(answer.refresh_token))
