@@ -12,6 +12,9 @@ pub mod coming_from_axios {}
 #[doc = include_str!("../docs/issuers/cookie.md")]
 pub mod cookie {}
 
+#[doc = include_str!("../docs/clients/gateway.md")]
+pub mod gateway {}
+
 #[doc = include_str!("../docs/issuers/json.md")]
 pub mod home_made_codes {}
 

@@ -265,6 +265,8 @@
 //!   held all the while.
 //! - `FollowRedirect` and `Retry` go above: each hop is judged by its own origin (P11), and a
 //!   [`ReplayBody`] cannot be cloned.
+//!   With `FollowRedirect` below, the token goes where that takes it: tower-http's takes `Authorization`
+//!   off at the first hop to another origin, and leaves any [other header](SessionBuilder::header) on.
 //! - What rewrites addresses below the layer decides who sees the token.
 //! - What sets the `Authorization` header goes nowhere in the same stack.
 //!
