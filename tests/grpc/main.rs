@@ -215,6 +215,7 @@ async fn still_world() -> (
 
 fn with_5_seconds() -> Request<Body> {
     let request = Request::post("http://localhost/chat.Chat/Say");
+    let request = request.version(http::Version::HTTP_2);
     let request = request.header("grpc-timeout", "5S");
     request.body(Body::default()).unwrap()
 }
