@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Buf;
 use bytes::Bytes;
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use http::HeaderMap;
 use http_body::Body;
 use http_body::Frame;
@@ -34,9 +35,12 @@ pin_project! {
     #[project = StateProj]
     enum State<B: Body> {
         Streaming { #[pin] body: B },
-        Read { read: Read<B> },
+        Read { read: Box<Read<B>> },
     }
 }
+
+/// Is told of the trailers when they are read.
+pub(crate) type Watch = Box<dyn FnOnce(&HeaderMap) + Send + Sync>;
 
 /// What was read of a body, and its rest.
 pub(crate) struct Read<B: Body> {
@@ -46,6 +50,8 @@ pub(crate) struct Read<B: Body> {
     trailers: Option<HeaderMap>,
     error: Option<B::Error>,
     rest: Option<Pin<Box<B>>>,
+    /// For trailers in the rest.
+    watch: Option<Watch>,
 }
 
 impl<B: Body> ResponseBody<B> {
@@ -56,13 +62,41 @@ impl<B: Body> ResponseBody<B> {
     }
 
     /// Reads on until the end, the limit, or the end of the time, whichever comes first.
-    pub(crate) async fn read(self, limit: usize, time: Duration) -> Read<B> {
-        let mut read = match self.state {
-            State::Streaming { body } => Read::new(body),
-            State::Read { read } => read,
-        };
+    pub(crate) async fn read(self, limit: usize, time: Duration) -> Box<Read<B>> {
+        let mut read = self.into_read();
         read.fill(limit, time).await;
         read
+    }
+
+    /// Reads what is there already, up to the first byte of data.
+    pub(crate) fn peek(self) -> Box<Read<B>> {
+        let mut read = self.into_read();
+        // Nobody waits here: whoever reads on is woken.
+        let _: Option<()> = read.pull(&mut BytesMut::new(), 0).now_or_never();
+        read
+    }
+
+    /// It was read to a good end, and there was no data in it.
+    pub(crate) fn is_without_data(&self) -> bool {
+        match &self.state {
+            State::Streaming { body } => body.is_end_stream(),
+            State::Read { read } => read.whole().is_some_and(<[u8]>::is_empty),
+        }
+    }
+
+    /// What was read of its trailers.
+    pub(crate) fn trailers(&self) -> Option<&HeaderMap> {
+        match &self.state {
+            State::Streaming { .. } => None,
+            State::Read { read } => read.trailers(),
+        }
+    }
+
+    fn into_read(self) -> Box<Read<B>> {
+        match self.state {
+            State::Streaming { body } => Box::new(Read::new(body)),
+            State::Read { read } => read,
+        }
     }
 }
 
@@ -74,6 +108,7 @@ impl<B: Body> Read<B> {
             trailers: None,
             error: None,
             rest: (!body.is_end_stream()).then(|| Box::pin(body)),
+            watch: None,
         }
     }
 
@@ -85,6 +120,15 @@ impl<B: Body> Read<B> {
     /// It was read to its end, which was a good one.
     pub(crate) fn is_whole(&self) -> bool {
         self.rest.is_none() && self.error.is_none()
+    }
+
+    pub(crate) fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_ref()
+    }
+
+    /// Has this told of trailers that are yet to come.
+    pub(crate) fn watch(&mut self, watch: Watch) {
+        self.watch = Some(watch);
     }
 
     async fn fill(&mut self, limit: usize, time: Duration) {
@@ -127,10 +171,17 @@ impl<B: Body> Read<B> {
         if let Some(error) = self.error.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        match &mut self.rest {
-            Some(rest) => poll_frame(rest.as_mut(), cx),
-            None => Poll::Ready(None),
+        let Some(rest) = &mut self.rest else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(poll_frame(rest.as_mut(), cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+            && let Some(watch) = self.watch.take()
+        {
+            watch(trailers);
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -156,8 +207,8 @@ impl<B: Body> Read<B> {
     }
 }
 
-impl<B: Body> From<Read<B>> for ResponseBody<B> {
-    fn from(read: Read<B>) -> Self {
+impl<B: Body> From<Box<Read<B>>> for ResponseBody<B> {
+    fn from(read: Box<Read<B>>) -> Self {
         Self {
             state: State::Read { read },
         }

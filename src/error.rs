@@ -107,6 +107,7 @@ pub(crate) enum Kind {
 pub(crate) enum NotReplayed {
     NotReady,
     BodyOverLimit,
+    BodiesOverLimit,
     BodyFailed,
     BodyStillSending,
     RejectionUnread,
@@ -280,6 +281,7 @@ impl fmt::Display for NotReplayed {
         f.write_str(match self {
             Self::NotReady => "the service below was not ready for it",
             Self::BodyOverLimit => "its body is larger than the limit for kept bodies",
+            Self::BodiesOverLimit => "the bodies of all requests are at the limit for kept bodies",
             Self::BodyFailed => "its body failed",
             Self::BodyStillSending => "its body is still being sent",
             Self::RejectionUnread => "the rejection was too large, too slow or cut off",

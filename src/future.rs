@@ -141,10 +141,14 @@ where
                         let answer = answer.map_err(Into::into);
                         return Poll::Ready(Ok(answer?.map(ResponseBody::streaming)));
                     };
-                    let response = answer.map_err(Into::into)?.map(ResponseBody::streaming);
+                    let response = answer.map_err(Into::into)?;
                     let Some(call) = call.take() else {
                         return Poll::Ready(Err(already_done()));
                     };
+                    let (response, verdict) = call.peek(response, verdict);
+                    if !is_doubtful(&verdict) {
+                        return Poll::Ready(Ok(response));
+                    }
                     (call, response, verdict)
                 }
             };

@@ -11,6 +11,7 @@ use crate::classify::DefaultClassifier;
 use crate::error::ConfigError;
 use crate::options::Options;
 use crate::origin::Origin;
+use crate::replay::ReplayLimits;
 use crate::service::TokenRefresh;
 use crate::session::Session;
 
@@ -89,7 +90,18 @@ impl<S, C> TokenRefreshLayer<S, C> {
     /// A larger body is sent all the same, and is only lost for a replay. Bodies that are whole in
     /// memory (`Full<Bytes>`, `Empty`, `String`) are shared and not counted.
     pub fn replay_limit(mut self, bytes: usize) -> Self {
-        self.options.replay_limit = bytes;
+        self.options.replay_limits.each = bytes;
+        self
+    }
+
+    /// How many bytes are kept of the bodies of all requests together; 64 MiB unless set. A request
+    /// whose body finds no room is sent all the same, and is only lost for a replay.
+    ///
+    /// All services that are made by this layer, and by its clones, share them. What
+    /// [`replay_limit`](Self::replay_limit) does not count is not counted here either.
+    pub fn total_replay_limit(mut self, bytes: usize) -> Self {
+        let each = self.options.replay_limits.each;
+        self.options.replay_limits = ReplayLimits::new(each, bytes);
         self
     }
 

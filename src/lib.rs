@@ -1,4 +1,4 @@
-//! A tower layer that keeps an HTTP client logged in.
+//! A tower layer that keeps an HTTP or gRPC client logged in.
 //!
 //! [`TokenRefreshLayer`] puts the access token of a [`Session`] on each request. When the server
 //! rejects it, all requests that met a rejection wait for *one* reissue (the refresh token goes to
@@ -99,6 +99,30 @@
 //! # }
 //! ```
 //!
+//! # With a tonic client
+//!
+//! The layer goes around the `Channel`, with one line that makes the body tonic's own again. The
+//! issuer is asked through a client of its own.
+//!
+//! ```no_run
+//! use http::Request;
+//! use tonic::{body::Body, transport::Endpoint};
+//! use tower::ServiceBuilder;
+//! use tower_token_refresh::{BoxError, ReplayBody, Session, TokenRefreshLayer};
+//!
+//! # fn main() {}
+//! # fn with(session: Session) -> Result<(), BoxError> {
+//! let channel = ServiceBuilder::new()
+//!     .layer(TokenRefreshLayer::new("http://localhost:50051", session.clone())?)
+//!     .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
+//!     .service(Endpoint::from_static("http://localhost:50051").connect_lazy());
+//! // `GreeterClient::new(channel)`, or whatever else tonic has generated:
+//! let client = tonic::client::Grpc::new(channel);
+//! # let _ = client;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What happens to a request
 //!
 //! ```text
@@ -186,7 +210,8 @@
 //!   request; 5 reissues in 30 s ([`reissue_limit`](SessionBuilder::reissue_limit)), where neither
 //!   adoptions count nor a reissue that replaces a token which has lived out a stated lifetime of a
 //!   second or more; 2^20 waiting requests; 64 KiB kept of a request's body
-//!   ([`replay_limit`](TokenRefreshLayer::replay_limit)); 64 KiB and 1 s for reading a response
+//!   ([`replay_limit`](TokenRefreshLayer::replay_limit)), and 64 MiB of those of one layer together
+//!   ([`total_replay_limit`](TokenRefreshLayer::total_replay_limit)); 64 KiB and 1 s for reading a response
 //!   ([`response_limit`](TokenRefreshLayer::response_limit)).
 //! - **P10 Nothing of yours is lost.** A rejection that is not made good comes back whole. A body
 //!   is sent again whole or not at all. What cannot be sent again still has the token refreshed,
@@ -283,12 +308,14 @@
 //! - A [`TokenStore`] is for one process. Several that share a login would need a store with a
 //!   claim on the reissue, which is not there yet: two of them can present one refresh token at the
 //!   same time.
-//! - Of a gRPC call only the head is read: a call that fails with `UNAUTHENTICATED` before its first
-//!   message is made good, and one that fails so later, with the status in its trailers, is not.
+//! - A gRPC call that fails with `UNAUTHENTICATED` is made good where its status is in the head, or in
+//!   trailers that are there with the head and without a message before them. The layer does not wait
+//!   for trailers: those that come later are passed on, and the next request refreshes first. The
+//!   trailers that gRPC-Web puts into the body are not read.
 //! - A rejection inside a successful answer is sent again only if the request is marked
 //!   [`ReplaySafe`], as the server may have processed it. A 401, or any other error that the
 //!   classifier reads as a rejection, is taken to say that it has not, and so is the status of a
-//!   gRPC call that failed before its first message.
+//!   gRPC call that failed without a message.
 //! - The layer puts no limit on the time that the inner service takes: use a `Timeout`.
 //! - Wiping covers the buffers of this crate. Copies that the HTTP client makes while it sends,
 //!   what was left where you built a token, and memory that was swapped out are beyond it. What a
@@ -313,6 +340,7 @@ mod classify;
 mod coordinator;
 mod error;
 mod future;
+mod grpc;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod json;

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::Response;
 use http_body::Body;
 
@@ -14,13 +15,14 @@ use crate::classify::DefaultClassifier;
 use crate::classify::Verdict;
 use crate::origin::Origin;
 use crate::origin::Origins;
+use crate::replay::ReplayLimits;
 
 #[derive(Clone)]
 pub(crate) struct Options<C> {
     pub(crate) origins: Origins,
     classifier: C,
     pub(crate) require_token: bool,
-    pub(crate) replay_limit: usize,
+    pub(crate) replay_limits: ReplayLimits,
     pub(crate) response_limit: usize,
     pub(crate) response_time: Duration,
 }
@@ -31,7 +33,7 @@ impl Options<DefaultClassifier> {
             origins: Origins::new(origin),
             classifier: DefaultClassifier,
             require_token: false,
-            replay_limit: 64 * 1024,
+            replay_limits: ReplayLimits::new(64 * 1024, 64 * 1024 * 1024),
             response_limit: 64 * 1024,
             response_time: Duration::from_secs(1),
         }
@@ -44,7 +46,7 @@ impl<C> Options<C> {
             origins: self.origins,
             classifier,
             require_token: self.require_token,
-            replay_limit: self.replay_limit,
+            replay_limits: self.replay_limits,
             response_limit: self.response_limit,
             response_time: self.response_time,
         }
@@ -58,6 +60,11 @@ impl<C: Classify> Options<C> {
             self.classifier
                 .classify(response.status(), response.headers())
         })
+    }
+
+    /// What its trailers say.
+    pub(crate) fn judge_trailers(&self, trailers: &HeaderMap) -> Verdict {
+        guarded(|| self.classifier.inspect_trailers(trailers))
     }
 
     /// What it says in the end: with a look at its body, where the classifier asked for one. The
@@ -105,7 +112,7 @@ impl<C> fmt::Debug for Options<C> {
         f.debug_struct("Options")
             .field("origins", &self.origins)
             .field("require_token", &self.require_token)
-            .field("replay_limit", &self.replay_limit)
+            .field("replay_limits", &self.replay_limits)
             .field("response_limit", &self.response_limit)
             .field("response_time", &self.response_time)
             .finish_non_exhaustive()

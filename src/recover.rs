@@ -1,6 +1,7 @@
 //! The slow path: what happens to a request that has to wait before it is sent, or that was
 //! rejected.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -9,12 +10,12 @@ use http::Response;
 use http::StatusCode;
 use http::request::Parts;
 use http_body::Body;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::body::ResponseBody;
 use crate::classify::Classify;
 use crate::classify::Verdict;
-use crate::classify::is_refused_at_once;
 use crate::coordinator::Next;
 use crate::coordinator::Ticket;
 use crate::error::BoxError;
@@ -22,10 +23,12 @@ use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::NotReplayed;
 use crate::error::RefreshError;
+use crate::grpc;
 use crate::options::Options;
 use crate::replay::Kept;
 use crate::replay::ReplayBody;
 use crate::session::Session;
+use crate::time::timeout;
 use crate::token::Stamp;
 
 /// A request extension: it does no harm to send this request twice, even if the server has
@@ -33,7 +36,7 @@ use crate::token::Stamp;
 ///
 /// Only asked for where the answer does not exclude that: an error code inside a successful
 /// response ([`ErrorCodes::in_success`](crate::ErrorCodes::in_success)). A 401 does, and so does the
-/// answer of a gRPC call that failed before its first message.
+/// answer of a gRPC call that failed without a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "a marker has nothing to add")]
 pub struct ReplaySafe;
@@ -50,6 +53,8 @@ pub(crate) struct Call<Inner, C, B> {
     stamp: Stamp,
     /// It carried no token, for there was none.
     bare: bool,
+    /// When it has to be over, where the caller has told the server.
+    deadline: Option<Instant>,
     head: Parts,
     body: Kept<B>,
 }
@@ -61,6 +66,8 @@ pub(crate) struct Held<Inner, C, B> {
     options: Arc<Options<C>>,
     session: Session,
     ticket: Ticket,
+    /// As that of a [`Call`].
+    deadline: Option<Instant>,
     head: Parts,
     body: B,
 }
@@ -79,6 +86,7 @@ impl<Inner, C, B> Held<Inner, C, B> {
             options,
             session,
             ticket,
+            deadline: grpc::deadline(&head),
             head,
             body,
         }
@@ -90,7 +98,7 @@ pub(crate) async fn hold<Inner, C, B, ResBody>(held: Held<Inner, C, B>) -> Answe
 where
     Inner: Service<Request<ReplayBody<B>>, Response = Response<ResBody>> + Clone,
     Inner::Error: Into<BoxError>,
-    C: Classify,
+    C: Classify + Send + Sync + 'static,
     B: Body + 'static,
     ResBody: Body,
 {
@@ -99,11 +107,12 @@ where
         options,
         session,
         ticket,
-        head,
+        deadline,
+        mut head,
         body,
     } = held;
     let epoch = ticket.epoch();
-    session.hold(ticket).await?;
+    session.hold(ticket.within(deadline)).await?;
     ready(&mut inner).await?;
     let (stamp, header) = session.current();
     if header.is_some() && stamp.epoch != epoch {
@@ -113,10 +122,15 @@ where
     if header.is_none() && options.require_token {
         return Err(session.absence_or_default().into());
     }
-    let (future, call) = Call::send(&mut inner, options, session, (stamp, header), head, body);
+    if !is_in_time(&mut head, deadline) {
+        return Err(RefreshError::new(Kind::WaitTimeout).into());
+    }
+    let sent = (stamp, header);
+    let (future, call) = Call::send(&mut inner, options, session, sent, deadline, head, body);
     let response = future.await.map_err(Into::into)?;
-    let response = response.map(ResponseBody::streaming);
-    match call.judge(&response) {
+    let verdict = call.judge(&response);
+    let (response, verdict) = call.peek(response, verdict);
+    match verdict {
         Verdict::Accept | Verdict::Abstain => Ok(response),
         verdict => recover(call, response, verdict).await,
     }
@@ -131,7 +145,7 @@ pub(crate) async fn recover<Inner, C, B, ResBody>(
 where
     Inner: Service<Request<ReplayBody<B>>, Response = Response<ResBody>>,
     Inner::Error: Into<BoxError>,
-    C: Classify,
+    C: Classify + Send + Sync + 'static,
     B: Body + 'static,
     ResBody: Body,
 {
@@ -149,10 +163,11 @@ where
         return Ok(explain(rejection, error));
     }
     if let Some(why) = call.cannot_be_replayed(&rejection) {
-        return Ok(explain(rejection, why));
+        return Ok(explain(rejection, not_replayed(why)));
     }
 
     // Meanwhile the rejection is read to its end, so that its connection is free (P14).
+    let rejected_at = Instant::now();
     let (rejection, is_whole) = call.options.read(rejection).await;
     if !is_whole {
         return Ok(explain(
@@ -160,12 +175,20 @@ where
             not_replayed(NotReplayed::RejectionUnread),
         ));
     }
+    if call.may_be_processed(&rejection) {
+        let why = not_replayed(NotReplayed::MayBeProcessed);
+        return Ok(explain(rejection, why));
+    }
     let late = matches!(next, Next::Go);
     if let Next::Wait(ticket) = next
-        && let Err(error) = ticket.wait().await
+        && let Err(error) = ticket.within(call.deadline).wait().await
     {
         return Ok(explain(rejection, error));
     }
+    // What still reads the body of the first send has as long to come to its end as the rejection had.
+    let patience = call.options.response_time;
+    let left = patience.saturating_sub(rejected_at.elapsed());
+    let _: Option<()> = timeout(left, call.body.released()).await;
 
     // Once more, with what is there now. Attached when the service is ready, for a logout or a
     // login may come until then (P8).
@@ -183,6 +206,9 @@ where
         let why = call.session.absence().unwrap_or_else(replaced);
         return Ok(explain(rejection, why));
     }
+    if !is_in_time(&mut call.head, call.deadline) {
+        return Ok(explain(rejection, RefreshError::new(Kind::WaitTimeout)));
+    }
     drop(rejection);
     call.session.count_replay(late);
     call.session.attach(&mut call.head.headers, header);
@@ -190,8 +216,8 @@ where
     let response = call.inner.call(request).await.map_err(Into::into)?;
 
     // Whatever it says, it is the answer; a rejection counts for the next request (P2, P9).
-    let response = response.map(ResponseBody::streaming);
     let verdict = call.options.judge(&response);
+    let (response, verdict) = peek(&call.options, &call.session, stamp, response, verdict);
     let (response, verdict) = call.options.settle_verdict(response, verdict).await;
     if !is_rejection(verdict) {
         return Ok(response);
@@ -199,7 +225,7 @@ where
     match verdict {
         // Nobody waits for it here: the answer is there.
         Verdict::EndSession => drop(call.session.reject(stamp, true)),
-        _ => call.session.mark_rejected(stamp),
+        _ => call.session.mark_rejected(stamp, false),
     }
     Ok(explain(response, not_replayed(NotReplayed::RejectedAgain)))
 }
@@ -218,6 +244,7 @@ where
         options: Arc<Options<C>>,
         session: Session,
         (stamp, header): (Stamp, Option<HeaderValue>),
+        deadline: Option<Instant>,
         mut head: Parts,
         body: B,
     ) -> (Inner::Future, Self)
@@ -229,7 +256,7 @@ where
         let copy = head.clone();
         let bare = header.is_none();
         session.attach(&mut head.headers, header);
-        let (first, kept) = ReplayBody::keep(body, options.replay_limit);
+        let (first, kept) = ReplayBody::keep(body, &options.replay_limits);
         let future = inner.call(Request::from_parts(head, first));
         let call = Self {
             inner: replay,
@@ -237,6 +264,7 @@ where
             session,
             stamp,
             bare,
+            deadline,
             head: copy,
             body: kept,
         };
@@ -244,18 +272,27 @@ where
     }
 
     /// Why waiting is of no use for this request, where that is known already.
-    fn cannot_be_replayed<ResBody: Body>(
-        &self,
-        rejection: &Response<ResBody>,
-    ) -> Option<RefreshError> {
-        // Of gRPC: with a status in the head and nothing after it, there was no message.
-        let is_refused =
-            is_refused_at_once(rejection.headers()) && rejection.body().is_end_stream();
-        let processed = rejection.status().is_success() && !is_refused;
-        if processed && self.head.extensions.get::<ReplaySafe>().is_none() {
-            return Some(not_replayed(NotReplayed::MayBeProcessed));
+    fn cannot_be_replayed<ResBody>(&self, rejection: &Response<ResBody>) -> Option<NotReplayed> {
+        // Of an answer of gRPC more has to be read.
+        if self.says_processed(rejection) && !grpc::is_answer(rejection.headers()) {
+            return Some(NotReplayed::MayBeProcessed);
         }
-        self.body.lost().map(not_replayed)
+        self.body.lost()
+    }
+
+    /// A success says that the request was processed, unless it is that of a gRPC call that failed
+    /// without a message (B29).
+    fn may_be_processed<ResBody: Body>(&self, rejection: &Response<ResponseBody<ResBody>>) -> bool {
+        let body = rejection.body();
+        let in_head = grpc::status(rejection.headers());
+        let status = in_head.or_else(|| body.trailers().and_then(grpc::status));
+        let has_failed = status.is_some_and(grpc::is_failure) && body.is_without_data();
+        self.says_processed(rejection) && !has_failed
+    }
+
+    fn says_processed<ResBody>(&self, rejection: &Response<ResBody>) -> bool {
+        let is_safe = self.head.extensions.get::<ReplaySafe>().is_some();
+        rejection.status().is_success() && !is_safe
     }
 }
 
@@ -267,6 +304,56 @@ impl<Inner, C: Classify, B> Call<Inner, C, B> {
             false => self.options.judge(response),
         }
     }
+
+    pub(crate) fn peek<ResBody: Body>(
+        &self,
+        response: Response<ResBody>,
+        verdict: Verdict,
+    ) -> (Response<ResponseBody<ResBody>>, Verdict)
+    where
+        C: Send + Sync + 'static,
+    {
+        peek(&self.options, &self.session, self.stamp, response, verdict)
+    }
+}
+
+/// Judges the trailers, where the head said that they decide and they are there already. Those that come
+/// later are judged when they are read, for the next request's benefit (P10).
+fn peek<C, ResBody>(
+    options: &Arc<Options<C>>,
+    session: &Session,
+    stamp: Stamp,
+    response: Response<ResBody>,
+    verdict: Verdict,
+) -> (Response<ResponseBody<ResBody>>, Verdict)
+where
+    C: Classify + Send + Sync + 'static,
+    ResBody: Body,
+{
+    if verdict != Verdict::InspectTrailers {
+        return (response.map(ResponseBody::streaming), verdict);
+    }
+    let (head, body) = response.into_parts();
+    let mut read = ResponseBody::streaming(body).peek();
+    let verdict = match read.trailers() {
+        Some(trailers) => options.judge_trailers(trailers),
+        None => {
+            let (options, session) = (options.clone(), session.clone());
+            read.watch(Box::new(move |trailers| {
+                let verdict = options.judge_trailers(trailers);
+                if is_rejection(verdict) {
+                    session.mark_rejected(stamp, verdict == Verdict::EndSession);
+                }
+            }));
+            Verdict::Abstain
+        }
+    };
+    (Response::from_parts(head, read.into()), verdict)
+}
+
+/// Has the request's time not passed? What is left of it is put into its head.
+fn is_in_time(head: &mut Parts, deadline: Option<Instant>) -> bool {
+    deadline.is_none_or(|deadline| grpc::shorten(&mut head.headers, deadline))
 }
 
 fn is_rejection(verdict: Verdict) -> bool {
@@ -288,7 +375,5 @@ async fn ready<Inner, Request>(inner: &mut Inner) -> Result<(), BoxError>
 where
     Inner: Service<Request, Error: Into<BoxError>>,
 {
-    std::future::poll_fn(|cx| inner.poll_ready(cx))
-        .await
-        .map_err(Into::into)
+    poll_fn(|cx| inner.poll_ready(cx)).await.map_err(Into::into)
 }

@@ -19,6 +19,7 @@ use crate::error::BoxError;
 use crate::error::Kind;
 use crate::error::RefreshError;
 use crate::future::ResponseFuture;
+use crate::grpc;
 use crate::options::Options;
 use crate::recover::Call;
 use crate::recover::Held;
@@ -107,8 +108,16 @@ where
             Admitted::Go(stamp, header) => {
                 let options = self.options.clone();
                 let sent = (stamp, header);
-                let (future, call) =
-                    Call::send(&mut self.inner, options, session, sent, head, body);
+                let deadline = grpc::deadline(&head);
+                let (future, call) = Call::send(
+                    &mut self.inner,
+                    options,
+                    session,
+                    sent,
+                    deadline,
+                    head,
+                    body,
+                );
                 ResponseFuture::sending(future, call)
             }
             Admitted::Hold(ticket) => {

@@ -262,8 +262,9 @@ impl Session {
         self.coordinator.reject(stamp, is_final)
     }
 
-    pub(crate) fn mark_rejected(&self, stamp: Stamp) {
-        self.coordinator.mark_rejected(stamp);
+    /// For the next request's benefit.
+    pub(crate) fn mark_rejected(&self, stamp: Stamp, is_final: bool) {
+        self.coordinator.mark_rejected(stamp, is_final);
     }
 
     pub(crate) fn absence(&self) -> Option<RefreshError> {

@@ -6,7 +6,7 @@ use http::StatusCode;
 use super::Classify;
 use super::Verdict;
 use super::challenge;
-use super::grpc;
+use crate::grpc;
 
 /// Reads the status, the `WWW-Authenticate` header and the status of a gRPC call.
 ///
@@ -14,7 +14,8 @@ use super::grpc;
 ///
 /// | answer | verdict |
 /// |---|---|
-/// | of gRPC, without a message, and with the status `UNAUTHENTICATED` (16) | `Refresh` |
+/// | of gRPC, with the status `UNAUTHENTICATED` (16) in the head | `Refresh` |
+/// | of gRPC, without a status in the head, and no client error | `InspectTrailers`, where the same status is a `Refresh` |
 /// | no client error (4xx) | `Abstain` |
 /// | a challenge for `Bearer` or `DPoP` with the error `invalid_token` (RFC 6750 section 3.1) | `Refresh` |
 /// | such a challenge with the error `insufficient_scope`, `invalid_request`, `insufficient_user_authentication` (RFC 9470), `invalid_dpop_proof` or `use_dpop_nonce` (RFC 9449): the token is not at fault | `Accept` |
@@ -25,8 +26,8 @@ use super::grpc;
 /// other schemes are skipped. Of a header with a mistake in it, the challenges before the mistake
 /// count.
 ///
-/// An answer of gRPC is one whose `Content-Type` begins with `application/grpc`. Only its head is
-/// read: a status in the trailers, after messages, is not seen.
+/// An answer of gRPC is one whose `Content-Type` begins with `application/grpc`. The trailers that
+/// gRPC-Web puts into the body are not read.
 ///
 /// ```
 /// use http::{HeaderMap, HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
@@ -47,15 +48,26 @@ pub struct DefaultClassifier;
 impl Classify for DefaultClassifier {
     fn classify(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
         // Of a success no more is read than what kind of body it has.
-        if grpc::is_unauthenticated(headers) {
+        let grpc_status = grpc::is_answer(headers).then(|| grpc::status(headers));
+        if grpc_status.flatten().is_some_and(grpc::is_unauthenticated) {
             return Verdict::Refresh;
         }
         if !status.is_client_error() {
-            return Verdict::Abstain;
+            return match grpc_status {
+                Some(None) => Verdict::InspectTrailers,
+                _ => Verdict::Abstain,
+            };
         }
         match challenge::verdict(headers) {
             Verdict::Abstain if status == StatusCode::UNAUTHORIZED => Verdict::Refresh,
             verdict => verdict,
+        }
+    }
+
+    fn inspect_trailers(&self, trailers: &HeaderMap) -> Verdict {
+        match grpc::status(trailers) {
+            Some(status) if grpc::is_unauthenticated(status) => Verdict::Refresh,
+            _ => Verdict::Abstain,
         }
     }
 }
@@ -151,7 +163,20 @@ mod tests {
         assert_eq!(judged(&answer(grpc, "16")), (Refresh, Refresh, Refresh));
         assert_eq!(judged(&answer(grpc, "7")), (Refresh, Abstain, Abstain));
         assert_eq!(judged(&answer(grpc, "0")), (Refresh, Abstain, Abstain));
+        let untold = headers(&[(header::CONTENT_TYPE, grpc)]);
+        assert_eq!(judged(&untold), (Refresh, Abstain, InspectTrailers));
         let json = "application/json";
         assert_eq!(judged(&answer(json, "16")), (Refresh, Abstain, Abstain));
+    }
+
+    // shows B28
+    #[test]
+    fn trailers_are_judged_by_their_status() {
+        let judge = |trailers: &_| DefaultClassifier.inspect_trailers(trailers);
+        let status = |number| headers(&[(HeaderName::from_static("grpc-status"), number)]);
+        assert_eq!(judge(&status("16")), Verdict::Refresh);
+        assert_eq!(judge(&status("7")), Verdict::Abstain);
+        assert_eq!(judge(&status("0")), Verdict::Abstain);
+        assert_eq!(judge(&HeaderMap::new()), Verdict::Abstain);
     }
 }

@@ -8,14 +8,12 @@ mod challenge;
 mod default;
 mod error_codes;
 mod function;
-mod grpc;
 mod or;
 
 pub use default::DefaultClassifier;
 pub use error_codes::ErrorCodes;
 pub use function::ClassifyFn;
 pub use function::classify_fn;
-pub(crate) use grpc::is_refused_at_once;
 pub use or::Or;
 
 use std::sync::Arc;
@@ -38,6 +36,16 @@ pub trait Classify {
     /// The caller is given the body whole afterwards, whatever the verdict.
     fn inspect(&self, status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>) -> Verdict {
         let _ = (status, headers, body);
+        Verdict::Abstain
+    }
+
+    /// Judges the trailers of a response whose head gave [`Verdict::InspectTrailers`].
+    ///
+    /// Where they are there with the head, and nothing else is, this is the verdict on the response.
+    /// Nobody waits for them: those that come later are judged as the caller reads them, and `Refresh`
+    /// then has the token refreshed before the next request is sent.
+    fn inspect_trailers(&self, trailers: &HeaderMap) -> Verdict {
+        let _ = trailers;
         Verdict::Abstain
     }
 
@@ -68,6 +76,10 @@ impl<C: Classify> Classify for Arc<C> {
         C::inspect(self, status, headers, body)
     }
 
+    fn inspect_trailers(&self, trailers: &HeaderMap) -> Verdict {
+        C::inspect_trailers(self, trailers)
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         C::check(self)
     }
@@ -86,6 +98,8 @@ pub enum Verdict {
     EndSession,
     /// The body has to be seen first. From [`Classify::inspect`] it means the same as `Abstain`.
     Inspect,
+    /// The trailers decide. From anything but [`Classify::classify`] it means the same as `Abstain`.
+    InspectTrailers,
     /// The token is no good: refresh it, and send the request again.
     Refresh,
 }

@@ -26,13 +26,29 @@ impl<A: Classify, B: Classify> Classify for Or<A, B> {
     fn classify(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
         match self.first.classify(status, headers) {
             Verdict::Abstain => self.second.classify(status, headers),
+            // The second may know from the head.
+            Verdict::InspectTrailers => match self.second.classify(status, headers) {
+                Verdict::Abstain => Verdict::InspectTrailers,
+                verdict => verdict,
+            },
             verdict => verdict,
         }
     }
 
     fn inspect(&self, status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>) -> Verdict {
         match judge(&self.first, status, headers, body) {
-            Verdict::Abstain | Verdict::Inspect => judge(&self.second, status, headers, body),
+            Verdict::Abstain | Verdict::Inspect | Verdict::InspectTrailers => {
+                judge(&self.second, status, headers, body)
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn inspect_trailers(&self, trailers: &HeaderMap) -> Verdict {
+        match self.first.inspect_trailers(trailers) {
+            Verdict::Abstain | Verdict::Inspect | Verdict::InspectTrailers => {
+                self.second.inspect_trailers(trailers)
+            }
             verdict => verdict,
         }
     }

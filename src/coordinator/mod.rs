@@ -300,9 +300,9 @@ impl Coordinator {
         self.recover(State::refresh)
     }
 
-    /// A replay was rejected too (P2).
-    pub(crate) fn mark_rejected(&self, stamp: Stamp) {
-        self.with(|inner, _| inner.state.mark_rejected(stamp, false));
+    /// This generation is no good, and nobody waits for a better one now: the next request will (P2).
+    pub(crate) fn mark_rejected(&self, stamp: Stamp, is_final: bool) {
+        self.with(|inner, _| inner.state.mark_rejected(stamp, is_final));
     }
 
     /// Why there is no token, where there is none.

@@ -64,6 +64,14 @@ impl Ticket {
         self
     }
 
+    /// For a request that has a deadline of its own.
+    pub(crate) fn within(self, deadline: Option<Instant>) -> Self {
+        match deadline {
+            Some(deadline) => self.no_later_than(deadline),
+            None => self,
+        }
+    }
+
     /// # Cancel safety
     ///
     /// May be dropped at any time.

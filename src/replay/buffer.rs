@@ -6,9 +6,15 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
 
 use bytes::Bytes;
 use bytes::BytesMut;
@@ -26,7 +32,33 @@ const SHARED_FROM: usize = 512;
 /// the unused end of one is never large.
 const PIECE: usize = 8 * 1024;
 
-/// The frames that have been read, at most `limit` data bytes.
+/// How many data bytes may be kept: of one body, and of all that share these limits.
+#[derive(Debug, Clone)]
+pub(crate) struct ReplayLimits {
+    pub(crate) each: usize,
+    /// What is left for all.
+    left: Arc<AtomicUsize>,
+}
+
+impl ReplayLimits {
+    pub(crate) fn new(each: usize, all: usize) -> Self {
+        let left = Arc::new(AtomicUsize::new(all));
+        Self { each, left }
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let rest = |left: usize| left.checked_sub(bytes);
+        self.left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest)
+            .is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.left.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The frames that have been read, within the limits.
 pub(super) struct Buffer {
     frames: VecDeque<Bytes>,
     /// The small frames since the last one in `frames`.
@@ -34,17 +66,17 @@ pub(super) struct Buffer {
     trailers: Option<HeaderMap>,
     /// Of `frames` and `small`.
     data_len: usize,
-    limit: usize,
+    limits: ReplayLimits,
 }
 
 impl Buffer {
-    fn new(limit: usize) -> Self {
+    fn new(limits: ReplayLimits) -> Self {
         Self {
             frames: VecDeque::new(),
             small: BytesMut::new(),
             trailers: None,
             data_len: 0,
-            limit,
+            limits,
         }
     }
 
@@ -68,8 +100,11 @@ impl Buffer {
     }
 
     fn push_data(&mut self, data: &Bytes) -> Result<(), NotReplayed> {
-        if data.len() > self.limit - self.data_len {
+        if data.len() > self.limits.each - self.data_len {
             return Err(NotReplayed::BodyOverLimit);
+        }
+        if !self.limits.take(data.len()) {
+            return Err(NotReplayed::BodiesOverLimit);
         }
         self.data_len += data.len();
         let is_shared = data.len() >= SHARED_FROM;
@@ -93,9 +128,16 @@ impl Buffer {
     pub(super) fn next_frame(&mut self) -> Option<Frame<Bytes>> {
         if let Some(data) = self.frames.pop_front().or_else(|| self.take_small()) {
             self.data_len -= data.len();
+            self.limits.give_back(data.len());
             return Some(Frame::data(data));
         }
         self.trailers.take().map(Frame::trailers)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.limits.give_back(self.data_len);
     }
 }
 
@@ -107,7 +149,11 @@ pub(super) struct Handover<B>(Mutex<Stage<B>>);
 
 enum Stage<B> {
     /// The first reader has the body, and keeps what it reads.
-    Reading(Buffer),
+    Reading {
+        kept: Buffer,
+        /// Who waits for it to be done.
+        waiting: Option<Waker>,
+    },
     /// The first reader is at the end, or gone.
     Free(Buffer, Unread<B>),
     /// There is no replay, and nothing is kept.
@@ -115,22 +161,24 @@ enum Stage<B> {
 }
 
 impl<B> Handover<B> {
-    pub(super) fn new(limit: usize) -> Self {
-        Self(Mutex::new(Stage::Reading(Buffer::new(limit))))
+    pub(super) fn new(limits: ReplayLimits) -> Self {
+        Self(Mutex::new(Stage::Reading {
+            kept: Buffer::new(limits),
+            waiting: None,
+        }))
     }
 
     /// Keeps a frame that was read. False when that is of no use any more.
     pub(super) fn keep(&self, frame: &Frame<Bytes>) -> bool {
         let mut stage = self.lock();
-        let Stage::Reading(buffer) = &mut *stage else {
+        let Stage::Reading { kept, .. } = &mut *stage else {
             return false;
         };
-        let Err(why) = buffer.push(frame) else {
+        let Err(why) = kept.push(frame) else {
             return true;
         };
-        let kept = mem::replace(&mut *stage, Stage::Lost(why));
         drop(stage);
-        drop(kept);
+        self.lose(why);
         false
     }
 
@@ -147,42 +195,72 @@ impl<B> Handover<B> {
     }
 
     fn lose(&self, why: NotReplayed) {
-        let kept = mem::replace(&mut *self.lock(), Stage::Lost(why));
-        drop(kept);
+        self.replace(Stage::Lost(why)).let_go();
     }
 
     /// The first reader is at the end of the body, or lets go of it.
     pub(super) fn release(&self, unread: Unread<B>) {
         let mut stage = self.lock();
         match mem::replace(&mut *stage, Stage::Lost(NotReplayed::BodyStillSending)) {
-            Stage::Reading(buffer) => *stage = Stage::Free(buffer, unread),
+            Stage::Reading { kept, waiting } => {
+                *stage = Stage::Free(kept, unread);
+                drop(stage);
+                wake(waiting);
+            }
             // Nobody will come for the rest: it is dropped, but not under the lock.
             _ => drop(stage),
+        }
+    }
+
+    /// Is the first reader done?
+    pub(super) fn poll_released(&self, cx: &Context<'_>) -> Poll<()> {
+        match &mut *self.lock() {
+            Stage::Reading { waiting, .. } => {
+                *waiting = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Stage::Free(..) | Stage::Lost(_) => Poll::Ready(()),
         }
     }
 
     pub(super) fn lost(&self) -> Option<NotReplayed> {
         match *self.lock() {
             Stage::Lost(why) => Some(why),
-            Stage::Reading(_) | Stage::Free(..) => None,
+            Stage::Reading { .. } | Stage::Free(..) => None,
         }
     }
 
     /// For the second reader; can be done once.
     pub(super) fn take(&self) -> Result<(Buffer, Unread<B>), NotReplayed> {
-        let taken = mem::replace(
-            &mut *self.lock(),
-            Stage::Lost(NotReplayed::BodyStillSending),
-        );
+        let taken = self.replace(Stage::Lost(NotReplayed::BodyStillSending));
         match taken {
-            Stage::Reading(_) => Err(NotReplayed::BodyStillSending),
+            Stage::Reading { .. } => Err(NotReplayed::BodyStillSending),
             Stage::Free(buffer, unread) => Ok((buffer, unread)),
             Stage::Lost(why) => Err(why),
         }
     }
 
+    fn replace(&self, stage: Stage<B>) -> Stage<B> {
+        mem::replace(&mut *self.lock(), stage)
+    }
+
     /// No code of ours panics while it holds this lock, so a poisoned one is as good as any.
     fn lock(&self) -> MutexGuard<'_, Stage<B>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B> Stage<B> {
+    /// Whoever waited for this stage to be over is told.
+    fn let_go(self) {
+        if let Self::Reading { waiting, .. } = self {
+            wake(waiting);
+        }
+    }
+}
+
+fn wake(waiting: Option<Waker>) {
+    if let Some(waker) = waiting {
+        waker.wake();
     }
 }

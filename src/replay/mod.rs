@@ -26,6 +26,7 @@ mod tests;
 
 use std::any::Any;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
@@ -43,6 +44,7 @@ use pin_project_lite::pin_project;
 
 use self::buffer::Buffer;
 use self::buffer::Handover;
+pub(crate) use self::buffer::ReplayLimits;
 use crate::error::NotReplayed;
 
 type Polled<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
@@ -107,19 +109,19 @@ impl<B: Body + 'static> ReplayBody<B> {
         }
     }
 
-    /// For the first send, with the handle for the second. At most `limit` data bytes are kept, unless
+    /// For the first send, with the handle for the second. What is kept stays within the limits, unless
     /// the body is whole in memory anyway.
-    pub(crate) fn keep(mut body: B, limit: usize) -> (Self, Kept<B>) {
+    pub(crate) fn keep(mut body: B, limits: &ReplayLimits) -> (Self, Kept<B>) {
         if body.is_end_stream() {
             return Self::share(Bytes::new());
         }
         if let Some(data) = take_whole(&mut body) {
             return Self::share(data);
         }
-        if body.size_hint().lower() > limit as u64 {
+        if body.size_hint().lower() > limits.each as u64 {
             return (Self::pass(body), Kept(Source::TooLong));
         }
-        let handover = Arc::new(Handover::new(limit));
+        let handover = Arc::new(Handover::new(limits.clone()));
         let reader = First {
             rest: Rest(Some(Box::pin(body))),
             handover: Some(Arc::clone(&handover)),
@@ -353,6 +355,13 @@ impl<B> Kept<B> {
             Source::Whole(_) => None,
             Source::Shared(handle) => handle.0.lost(),
             Source::TooLong => Some(NotReplayed::BodyOverLimit),
+        }
+    }
+
+    /// Waits until the first send is at the end of the body, or has let go of it.
+    pub(crate) async fn released(&self) {
+        if let Source::Shared(handle) = &self.0 {
+            poll_fn(|cx| handle.0.poll_released(cx)).await;
         }
     }
 

@@ -47,6 +47,10 @@ use Step::Panic;
 use Step::Pending;
 use Step::Trailers;
 
+fn keep<B: Body + 'static>(body: B, limit: usize) -> (ReplayBody<B>, Kept<B>) {
+    ReplayBody::keep(body, &ReplayLimits::new(limit, usize::MAX))
+}
+
 fn data(bytes: impl Into<Bytes>) -> Step {
     Step::Data(bytes.into())
 }
@@ -186,7 +190,7 @@ fn assert_replays(steps: &[Step], expected: &Received) {
             tells,
             ..script(steps.iter().cloned())
         };
-        let (mut first, kept) = ReplayBody::keep(body, LIMIT);
+        let (mut first, kept) = keep(body, LIMIT);
         poll_times(&mut first, polls);
         drop(first);
         assert_eq!(kept.lost(), None);
@@ -197,7 +201,7 @@ fn assert_replays(steps: &[Step], expected: &Received) {
             "after {polls} polls, tells {tells}"
         );
     }
-    let (mut first, kept) = ReplayBody::keep(script(steps.iter().cloned()), LIMIT);
+    let (mut first, kept) = keep(script(steps.iter().cloned()), LIMIT);
     assert_eq!(read(&mut first), *expected, "the first send");
     // Still there, but at its end.
     assert_eq!(read(&mut kept.take().unwrap()), *expected);
@@ -261,7 +265,7 @@ fn empty_frames_are_passed_on_and_not_kept() {
     assert_replays(&[data("")], &Received::of(""));
 
     // No limit would hold if they were kept.
-    let (mut first, kept) = ReplayBody::keep(script(vec![data(""); 3]).silent(), 0);
+    let (mut first, kept) = keep(script(vec![data(""); 3]).silent(), 0);
     for _ in 0..3 {
         assert!(matches!(poll(&mut first), Poll::Ready(Some(Ok(frame))) if frame.is_data()));
     }
@@ -273,7 +277,7 @@ fn empty_frames_are_passed_on_and_not_kept() {
 fn many_small_frames_are_kept_as_few_pieces() {
     let mut body = script((0..20_000).map(|n: u32| data(vec![n as u8]))).silent();
     body.steps.push_back(Trailers);
-    let (mut first, kept) = ReplayBody::keep(body, LIMIT);
+    let (mut first, kept) = keep(body, LIMIT);
     let sent = read(&mut first);
     let mut replay = kept.take().unwrap();
     let mut frames = 0;
@@ -289,7 +293,7 @@ fn many_small_frames_are_kept_as_few_pieces() {
 fn nothing_is_polled_before_the_inner_service_does() {
     let body = script([data("a"), data("b")]);
     let polls = Arc::clone(&body.polls);
-    let (mut first, kept) = ReplayBody::keep(body, LIMIT);
+    let (mut first, kept) = keep(body, LIMIT);
     let _ = (first.size_hint(), first.is_end_stream(), kept.lost());
     assert_eq!(count(&polls), 0);
     poll_times(&mut first, 1);
@@ -306,7 +310,7 @@ fn nothing_is_polled_before_the_inner_service_does() {
 fn a_first_send_that_still_reads_excludes_a_replay_and_goes_on() {
     for polls in 0..3 {
         let steps = [data("a"), data("b"), data("c")];
-        let (mut first, kept) = ReplayBody::keep(script(steps), LIMIT);
+        let (mut first, kept) = keep(script(steps), LIMIT);
         poll_times(&mut first, polls);
         assert_eq!(kept.lost(), None);
         assert_eq!(kept.take().unwrap_err(), NotReplayed::BodyStillSending);
@@ -316,24 +320,24 @@ fn a_first_send_that_still_reads_excludes_a_replay_and_goes_on() {
 
 #[test]
 fn the_end_of_the_first_send_is_seen_without_another_poll() {
-    let (mut first, kept) = ReplayBody::keep(script([data("a")]), LIMIT);
+    let (mut first, kept) = keep(script([data("a")]), LIMIT);
     poll_times(&mut first, 1);
     assert!(first.is_end_stream());
     assert_eq!(read(&mut kept.take().unwrap()), Received::of("a"));
 
-    let (mut first, kept) = ReplayBody::keep(script([data("a"), Trailers]).silent(), LIMIT);
+    let (mut first, kept) = keep(script([data("a"), Trailers]).silent(), LIMIT);
     poll_times(&mut first, 2);
     assert_eq!(read(&mut kept.take().unwrap()).trailers, Some(trailers()));
     assert!(matches!(poll(&mut first), Poll::Ready(None)));
 
-    let (mut first, kept) = ReplayBody::keep(script([data("a")]).silent(), LIMIT);
+    let (mut first, kept) = keep(script([data("a")]).silent(), LIMIT);
     poll_times(&mut first, 1);
     assert_eq!(kept.take().unwrap_err(), NotReplayed::BodyStillSending);
 }
 
 #[test]
 fn a_replay_is_not_at_its_end_because_the_first_send_was() {
-    let (mut first, kept) = ReplayBody::keep(script([data("abc"), data("de")]), LIMIT);
+    let (mut first, kept) = keep(script([data("abc"), data("de")]), LIMIT);
     read(&mut first);
     assert!(first.is_end_stream());
     assert_eq!(first.size_hint().exact(), Some(0));
@@ -344,7 +348,7 @@ fn a_replay_is_not_at_its_end_because_the_first_send_was() {
     assert!(replay.is_end_stream());
     assert_eq!(replay.size_hint().exact(), Some(0));
 
-    let (mut first, kept) = ReplayBody::keep(script([Trailers]), LIMIT);
+    let (mut first, kept) = keep(script([Trailers]), LIMIT);
     read(&mut first);
     assert!(!kept.take().unwrap().is_end_stream());
 }
@@ -352,14 +356,14 @@ fn a_replay_is_not_at_its_end_because_the_first_send_was() {
 #[test]
 fn size_hints_speak_of_the_readers_own_position() {
     let steps = || [data("abc"), data("de"), data("f")];
-    let (mut first, kept) = ReplayBody::keep(script(steps()), LIMIT);
+    let (mut first, kept) = keep(script(steps()), LIMIT);
     assert_eq!(first.size_hint().exact(), Some(6));
     poll_times(&mut first, 1);
     assert_eq!(first.size_hint().exact(), Some(3));
     drop(first);
     assert_eq!(kept.take().unwrap().size_hint().exact(), Some(6));
 
-    let (mut first, kept) = ReplayBody::keep(script(steps()).silent(), LIMIT);
+    let (mut first, kept) = keep(script(steps()).silent(), LIMIT);
     assert_eq!(first.size_hint().upper(), None);
     poll_times(&mut first, 2);
     drop(first);
@@ -391,7 +395,7 @@ impl Body for Endless {
 
 #[test]
 fn a_size_that_can_not_be_counted_has_no_upper_bound() {
-    let (mut first, kept) = ReplayBody::keep(Endless, usize::MAX);
+    let (mut first, kept) = keep(Endless, usize::MAX);
     poll_times(&mut first, 1);
     drop(first);
     let hint = kept.take().unwrap().size_hint();
@@ -413,12 +417,12 @@ fn exactly_the_limit_is_replayed_and_one_byte_more_is_not() {
                 tells,
                 ..script(steps.clone())
             };
-            let (mut first, kept) = ReplayBody::keep(body(), 1000);
+            let (mut first, kept) = keep(body(), 1000);
             assert_eq!(read(&mut first).data.len(), 1000);
             assert_eq!(kept.lost(), None);
             assert_eq!(read(&mut kept.take().unwrap()).data.len(), 1000);
 
-            let (mut first, kept) = ReplayBody::keep(body(), 999);
+            let (mut first, kept) = keep(body(), 999);
             assert_eq!(read(&mut first).data.len(), 1000);
             assert_eq!(kept.lost(), Some(NotReplayed::BodyOverLimit));
             assert_eq!(kept.take().unwrap_err(), NotReplayed::BodyOverLimit);
@@ -428,18 +432,69 @@ fn exactly_the_limit_is_replayed_and_one_byte_more_is_not() {
 
 #[test]
 fn a_body_that_says_it_is_over_the_limit_is_lost_at_once_and_not_boxed() {
-    let (mut first, kept) = ReplayBody::keep(script([data("abcd")]), 3);
+    let (mut first, kept) = keep(script([data("abcd")]), 3);
     assert_eq!(kept.lost(), Some(NotReplayed::BodyOverLimit));
     assert!(matches!(first.state, State::Passed { .. }));
     assert_eq!(read(&mut first), Received::of("abcd"));
     assert_eq!(kept.take().unwrap_err(), NotReplayed::BodyOverLimit);
 }
 
+// shows P9, S9
+#[test]
+fn the_bodies_of_all_requests_share_one_limit() {
+    let limits = ReplayLimits::new(LIMIT, 10);
+    let keep = |len| {
+        let body = script([data(vec![b'x'; len]), data("x")]).silent();
+        ReplayBody::keep(body, &limits)
+    };
+    let (mut first, kept) = keep(6);
+    poll_times(&mut first, 1);
+    let (mut other, lost) = keep(5);
+    poll_times(&mut other, 1);
+    assert_eq!(lost.lost(), Some(NotReplayed::BodiesOverLimit));
+    assert_eq!(
+        read(&mut other),
+        Received::of("x"),
+        "it is sent all the same"
+    );
+    assert_eq!(lost.take().unwrap_err(), NotReplayed::BodiesOverLimit);
+    // What is lost, given up, or sent again has made room.
+    let (mut third, dropped) = keep(3);
+    assert_eq!(read(&mut third), Received::of("xxxx"));
+    assert_eq!(dropped.lost(), None, "exactly at the limit");
+    drop((third, dropped));
+    assert_eq!(read(&mut first), Received::of("x"));
+    let mut replay = kept.take().unwrap();
+    assert_eq!(read(&mut replay), Received::of("xxxxxxx"));
+    let (mut last, kept) = keep(9);
+    read(&mut last);
+    assert_eq!(kept.lost(), None, "all of it is free again");
+}
+
+#[test]
+fn who_waits_for_the_first_send_is_woken_when_it_is_done() {
+    type End = fn(ReplayBody<Script>);
+    let at_its_end: End = |mut first| drop(read(&mut first));
+    let over_the_limit: End = |mut first| poll_times(&mut first, 2);
+    let ends: [(End, _); 3] = [(at_its_end, 100), (over_the_limit, 4), (drop, 100)];
+    for (end, limit) in ends {
+        let (mut first, kept) = keep(script([data("abc"), data("de")]).silent(), limit);
+        poll_times(&mut first, 1);
+        let mut released = tokio_test::task::spawn(kept.released());
+        assert!(released.poll().is_pending());
+        end(first);
+        assert!(released.is_woken());
+        assert!(released.poll().is_ready());
+    }
+    let (_first, kept) = keep(Full::new(Bytes::from("abc")), 0);
+    assert!(tokio_test::task::spawn(kept.released()).poll().is_ready());
+}
+
 #[test]
 fn going_over_the_limit_frees_what_was_kept_at_once() {
     let (bytes, freed) = owned(SHARED);
     let body = script([data(bytes), data("x"), data("y")]).silent();
-    let (mut first, kept) = ReplayBody::keep(body, SHARED);
+    let (mut first, kept) = keep(body, SHARED);
     poll_times(&mut first, 1);
     assert_eq!((count(&freed), kept.lost()), (0, None));
     poll_times(&mut first, 1);
@@ -456,7 +511,7 @@ fn without_the_handle_nothing_is_kept() {
     let (bytes, freed) = owned(SHARED);
     let (later, freed_later) = owned(SHARED);
     let body = script([data(bytes), data(later), data("x")]);
-    let (mut first, kept) = ReplayBody::keep(body, LIMIT);
+    let (mut first, kept) = keep(body, LIMIT);
     poll_times(&mut first, 1);
     assert_eq!(count(&freed), 0);
     drop(kept);
@@ -469,7 +524,7 @@ fn without_the_handle_nothing_is_kept() {
 #[test]
 fn a_refused_replay_frees_what_was_kept_at_once() {
     let (bytes, freed) = owned(SHARED);
-    let (mut first, kept) = ReplayBody::keep(script([data(bytes), data("x")]), LIMIT);
+    let (mut first, kept) = keep(script([data(bytes), data("x")]), LIMIT);
     poll_times(&mut first, 1);
     assert_eq!(kept.take().unwrap_err(), NotReplayed::BodyStillSending);
     assert_eq!(count(&freed), 1);
@@ -482,7 +537,7 @@ fn whoever_comes_last_frees_the_rest_of_the_body() {
         let (kept_bytes, freed) = owned(SHARED);
         let (rest, freed_rest) = owned(1);
         let body = script([data(kept_bytes), data(rest)]);
-        let (mut first, kept) = ReplayBody::keep(body, LIMIT);
+        let (mut first, kept) = keep(body, LIMIT);
         poll_times(&mut first, 1);
         if first_goes_first {
             drop(first);
@@ -499,7 +554,7 @@ fn whoever_comes_last_frees_the_rest_of_the_body() {
 #[test]
 fn a_replay_frees_each_frame_as_it_yields_it() {
     let (bytes, freed) = owned(SHARED);
-    let (mut first, kept) = ReplayBody::keep(script([data(bytes), data("x")]), LIMIT);
+    let (mut first, kept) = keep(script([data(bytes), data("x")]), LIMIT);
     poll_times(&mut first, 2);
     let mut replay = kept.take().unwrap();
     assert_eq!(count(&freed), 0);
@@ -510,7 +565,7 @@ fn a_replay_frees_each_frame_as_it_yields_it() {
 #[test]
 fn an_error_is_passed_on_and_loses_the_replay() {
     let (bytes, freed) = owned(SHARED);
-    let (mut first, kept) = ReplayBody::keep(script([data(bytes), Error, data("x")]), LIMIT);
+    let (mut first, kept) = keep(script([data(bytes), Error, data("x")]), LIMIT);
     poll_times(&mut first, 1);
     assert_eq!(kept.lost(), None);
     assert!(matches!(poll(&mut first), Poll::Ready(Some(Err("broken")))));
@@ -523,7 +578,7 @@ fn an_error_is_passed_on_and_loses_the_replay() {
 
 #[test]
 fn an_error_in_the_unread_rest_reaches_the_replay() {
-    let (mut first, kept) = ReplayBody::keep(script([data("a"), Error]), LIMIT);
+    let (mut first, kept) = keep(script([data("a"), Error]), LIMIT);
     poll_times(&mut first, 1);
     drop(first);
     let received = read(&mut kept.take().unwrap());
@@ -532,7 +587,7 @@ fn an_error_in_the_unread_rest_reaches_the_replay() {
 
 #[test]
 fn a_body_that_panicked_is_not_read_again() {
-    let (mut first, kept) = ReplayBody::keep(script([data("a"), Panic, data("b")]), LIMIT);
+    let (mut first, kept) = keep(script([data("a"), Panic, data("b")]), LIMIT);
     poll_times(&mut first, 1);
     catch_unwind(AssertUnwindSafe(|| poll_times(&mut first, 1))).unwrap_err();
     drop(first);
@@ -545,7 +600,7 @@ fn a_body_that_is_whole_in_memory_is_shared_whatever_the_limit_and_the_first_sen
     #[track_caller]
     fn assert_shared<B: Body<Error: fmt::Debug> + Unpin + 'static>(body: impl Fn() -> B) {
         for polls in 0..3 {
-            let (mut first, kept) = ReplayBody::keep(body(), 0);
+            let (mut first, kept) = keep(body(), 0);
             assert!(matches!(first.state, State::Whole { .. }));
             assert_eq!(first.size_hint().exact(), Some(5));
             poll_times(&mut first, polls);
@@ -570,7 +625,7 @@ fn a_body_that_is_whole_in_memory_is_shared_whatever_the_limit_and_the_first_sen
 fn a_whole_body_is_shared_without_a_copy() {
     let (bytes, freed) = owned(9);
     let address = bytes.as_ptr();
-    let (mut first, kept) = ReplayBody::keep(Full::new(bytes), 0);
+    let (mut first, kept) = keep(Full::new(bytes), 0);
     for body in [&mut first, &mut kept.take().unwrap()] {
         let Poll::Ready(Some(Ok(frame))) = poll(body) else {
             panic!("{body:?} yields nothing")
@@ -585,7 +640,7 @@ fn a_whole_body_is_shared_without_a_copy() {
 fn large_frames_are_kept_without_a_copy() {
     let (bytes, _) = owned(SHARED);
     let address = bytes.as_ptr();
-    let (mut first, kept) = ReplayBody::keep(script([data(bytes)]), LIMIT);
+    let (mut first, kept) = keep(script([data(bytes)]), LIMIT);
     poll_times(&mut first, 1);
     let Poll::Ready(Some(Ok(frame))) = poll(&mut kept.take().unwrap()) else {
         panic!("nothing replayed")
@@ -597,7 +652,7 @@ fn large_frames_are_kept_without_a_copy() {
 fn a_body_that_is_at_its_end_is_replayed_as_empty() {
     #[track_caller]
     fn assert_empty<B: Body + Unpin + 'static>(body: B) {
-        let (mut first, kept) = ReplayBody::keep(body, 0);
+        let (mut first, kept) = keep(body, 0);
         assert!(matches!(first.state, State::Whole { .. }));
         let mut replay = kept.take().unwrap();
         for body in [&mut first, &mut replay] {
@@ -664,7 +719,7 @@ fn a_body_that_is_not_unpin_and_not_bytes_is_replayed() {
             left: Cell::new(3),
             _pinned: PhantomPinned,
         };
-        let (first, kept) = ReplayBody::keep(body, LIMIT);
+        let (first, kept) = keep(body, LIMIT);
         let mut first = Box::pin(first);
         for _ in 0..polls {
             let _ = poll(&mut first);
@@ -692,14 +747,14 @@ fn debug_shows_no_content() {
         script([data("hunter2"), data(bytes)]),
         script([data("hunter2")]),
     ] {
-        let (mut first, kept) = ReplayBody::keep(body, LIMIT);
+        let (mut first, kept) = keep(body, LIMIT);
         poll_times(&mut first, 1);
         let shown = format!("{first:?} {kept:?}");
         drop(first);
         let shown = format!("{shown} {:#?}", kept.take());
         assert!(!shown.contains("hunter2"), "{shown}");
     }
-    let (first, kept) = ReplayBody::keep(String::from("hunter2"), LIMIT);
+    let (first, kept) = keep(String::from("hunter2"), LIMIT);
     assert_eq!(
         format!("{first:?} {kept:?}"),
         "ReplayBody(whole) Kept(whole)"
@@ -711,7 +766,7 @@ fn a_replay_taken_while_the_first_send_ends_elsewhere_is_whole_or_refused() {
     let steps: Vec<_> = (0..4u8).map(|n| data(vec![n; SHARED])).collect();
     let expected: Vec<u8> = (0..4u8).flat_map(|n| [n; SHARED]).collect();
     for round in 0..500 {
-        let (mut first, kept) = ReplayBody::keep(script(steps.clone()), LIMIT);
+        let (mut first, kept) = keep(script(steps.clone()), LIMIT);
         let sender = thread::spawn(move || poll_times(&mut first, round % 5));
         for _ in 0..round {
             std::hint::spin_loop();
@@ -750,7 +805,7 @@ impl Wake for Wakes {
 #[test]
 fn the_rest_of_a_body_wakes_the_replay_and_not_the_first_send() {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let (mut first, kept) = ReplayBody::keep(Channel(receiver), LIMIT);
+    let (mut first, kept) = keep(Channel(receiver), LIMIT);
     let [one, two] = [(); 2].map(|()| Arc::new(Wakes::default()));
     let poll_as = |body: &mut ReplayBody<Channel>, wakes: &Arc<Wakes>| {
         Pin::new(body).poll_frame(&mut Context::from_waker(&Arc::clone(wakes).into()))
@@ -824,7 +879,7 @@ proptest! {
         let body = || Script { tells, ..script(steps.clone()) };
         let expected = read(&mut ReplayBody::pass(body()));
 
-        let (mut first, kept) = ReplayBody::keep(body(), limit);
+        let (mut first, kept) = keep(body(), limit);
         let mut sent = Received::default();
         for _ in 0..polls {
             match poll(&mut first) {
