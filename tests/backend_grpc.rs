@@ -2,6 +2,8 @@
 
 #[path = "../examples/backend/server/mod.rs"]
 mod backend;
+#[path = "support/login.rs"]
+mod login;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +24,6 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
-use serde_json::json;
 use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::Request;
@@ -57,15 +58,8 @@ fn channel(backend: &Backend) -> Channel {
 
 /// An access token that is good.
 async fn log_in(backend: &Backend) -> String {
-    let client = Client::builder(TokioExecutor::new()).build_http::<Full<bytes::Bytes>>();
-    let user = backend.user();
-    let credentials = json!({ "email": user.email, "password": user.password });
-    let request = HttpRequest::post(format!("{}/member/login", backend.base()));
-    let request = request.body(Full::from(credentials.to_string()));
-    let answer = client.request(request.expect("a request")).await;
-    let body = answer.expect("an answer").into_body().collect().await;
-    let answer: Value =
-        serde_json::from_slice(&body.expect("a body").to_bytes()).expect("a JSON body");
+    let answer = login::log_in(backend).await;
+    let answer: Value = serde_json::from_slice(&answer).expect("JSON");
     answer["accessToken"].as_str().expect("a token").to_owned()
 }
 
