@@ -15,7 +15,6 @@ use backend::greeter_v1::HelloReply;
 use backend::greeter_v1::HelloRequest;
 use backend::greeter_v1::greeter_client::GreeterClient;
 use futures::StreamExt;
-use futures::future::join_all;
 use futures::stream;
 use http::Request as HttpRequest;
 use http::header;
@@ -243,28 +242,34 @@ async fn a_refusal_is_trailers_only() {
 #[tokio::test]
 async fn a_round_holds_the_refusals_of_calls_too() {
     let (backend, greeter) = start(serving()).await;
-    let call = async || refusal(&mut greeter.clone(), "nonsense").await;
-    let mut together: Vec<_> = (0..3).map(|_| Box::pin(call())).collect();
+    let token = log_in(&backend).await;
+    let refused = async || refusal(&mut greeter.clone(), "nonsense").await;
     backend.set_round(Some(Round {
-        requests: 3,
+        requests: 10,
         hold_rejections: true,
         spread: Duration::ZERO,
     }));
-    let last = together.pop().expect("the third");
-    let mut held = Box::pin(join_all(together));
-    let counted = async {
+    let mut held = Box::pin(async { tokio::join!(refused(), refused()) });
+    // Seven that are answered at once, on the same connection: the two would have their answers, too.
+    let meanwhile = async {
         while requests(&backend) != BTreeMap::from([(401, 2)]) {
             tokio::task::yield_now().await;
+        }
+        for _ in 0..7 {
+            let request = with(&token, hello("you", 1, 0));
+            greeter.clone().say_hello(request).await.expect("a reply");
         }
     };
     tokio::select! {
         biased;
-        _ = &mut held => panic!("they are answered before the third has arrived"),
-        () = counted => {}
+        _ = &mut held => panic!("they are answered before the tenth has arrived"),
+        () = meanwhile => {}
     }
-    let (held, last) = tokio::join!(held, last);
-    assert!(held.iter().chain([&last]).all(|it| told(it).1 == "T-001"));
-    assert_eq!(requests(&backend), BTreeMap::from([(401, 3)]));
+    let ((first, second), tenth) = tokio::join!(held, refused());
+    for status in [first, second, tenth] {
+        assert_eq!(told(&status), (Code::Unauthenticated, "T-001"));
+    }
+    assert_eq!(requests(&backend), BTreeMap::from([(200, 7), (401, 3)]));
 }
 
 #[tokio::test]
