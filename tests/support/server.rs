@@ -1,7 +1,13 @@
 //! A hyper server on loopback, for HTTP/1 and HTTP/2, that answers as a closure says.
 
+// Each test file is a crate of its own and uses a part of this.
+#![allow(dead_code)]
+
 use std::convert::Infallible;
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::Request;
@@ -18,6 +24,7 @@ use tokio::task::JoinHandle;
 
 pub struct Server {
     pub base: String,
+    connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -31,8 +38,11 @@ impl Server {
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
+        let connections = Arc::<AtomicUsize>::default();
+        let count = connections.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
                 let answer = answer.clone();
                 let service = service_fn(move |request| {
                     let answer = answer(request);
@@ -49,7 +59,16 @@ impl Server {
                 });
             }
         });
-        Self { base, task }
+        Self {
+            base,
+            connections,
+            task,
+        }
+    }
+
+    /// How many it has accepted.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 }
 
