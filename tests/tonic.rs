@@ -1,12 +1,10 @@
-//! Shows a tonic client behind the layer, over loopback and against the reference back end's Greeter.
+//! Shows a generated tonic client behind the layer, against the reference back end's Greeter on loopback.
 
 #[path = "../examples/backend/server/mod.rs"]
 mod backend;
 #[path = "support/login.rs"]
 mod login;
 
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use backend::Backend;
@@ -26,8 +24,6 @@ use tokio::time::timeout;
 use tonic::Code;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::service::Interceptor;
-use tonic::service::InterceptorLayer;
 use tonic::transport::Endpoint;
 use tower::ServiceBuilder;
 use tower::util::BoxCloneSyncService;
@@ -38,49 +34,15 @@ use tower_token_refresh::Session;
 use tower_token_refresh::TokenRefreshLayer;
 use tower_token_refresh::TokenSet;
 
-type Below = tonic::service::interceptor::ResponseBody<Body>;
-type Api = BoxCloneSyncService<Request<Body>, Response<ResponseBody<Below>>, Status>;
+type Api = BoxCloneSyncService<Request<Body>, Response<ResponseBody<Body>>, Status>;
 
 /// No test takes as long.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Counts what passes, and keeps the time that each says it may take.
-#[derive(Clone, Default)]
-struct Gate(Arc<Mutex<Vec<Option<Duration>>>>);
-
-impl Gate {
-    fn passed(&self) -> usize {
-        self.0.lock().unwrap().len()
-    }
-
-    fn times(&self) -> Vec<Option<Duration>> {
-        self.0.lock().unwrap().clone()
-    }
-}
-
-impl Interceptor for Gate {
-    fn call(&mut self, request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
-        let time = request.metadata().get("grpc-timeout");
-        let time = time.map(|time| microseconds(time.to_str().expect("text")));
-        self.0.lock().unwrap().push(time);
-        Ok(request)
-    }
-}
-
-/// `60000000u`
-fn microseconds(timeout: &str) -> Duration {
-    let number = timeout.strip_suffix('u').expect("microseconds");
-    Duration::from_micros(number.parse().expect("a number"))
-}
-
 struct World {
     backend: Backend,
     session: Session,
-    api: Api,
-    /// What it makes calls with.
     greeter: GreeterClient<Api>,
-    /// What leaves the layer passes it.
-    below: Gate,
 }
 
 impl World {
@@ -103,20 +65,15 @@ impl World {
         let url = backend.grpc().expect("it serves gRPC");
         let channel = Endpoint::from_shared(url.clone()).expect("a URL");
         let layer = TokenRefreshLayer::new(url, session.clone()).expect("an origin");
-        let below = Gate::default();
         let api = ServiceBuilder::new()
             .map_err(Status::from_error)
             .layer(layer)
             .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
-            .layer(InterceptorLayer::new(below.clone()))
             .service(channel.connect_lazy());
-        let api = BoxCloneSyncService::new(api);
         Self {
-            greeter: GreeterClient::new(api.clone()),
-            api,
+            greeter: GreeterClient::new(BoxCloneSyncService::new(api)),
             backend,
             session,
-            below,
         }
     }
 
@@ -219,44 +176,4 @@ async fn calls_of_all_kinds_from_tasks_of_their_own_share_one_reissue() {
     let [rejected, accepted, reissues] = world.counts();
     assert_eq!((accepted, reissues), (30, 1));
     assert_eq!(world.session.stats().replays, rejected);
-}
-
-// What the guide says of interceptors.
-#[tokio::test]
-async fn an_interceptor_above_sees_a_call_once_and_one_below_each_send() {
-    let mut world = World::new().await;
-    world.backend.expire_access_tokens();
-    let above = Gate::default();
-    let api = ServiceBuilder::new()
-        .layer(InterceptorLayer::new(above.clone()))
-        .service(world.api.clone());
-    let mut greeter = GreeterClient::new(api);
-    within(greeter.say_hello(hello(1, 0)))
-        .await
-        .expect("a reply");
-    assert_eq!((above.passed(), world.below.passed()), (1, 2));
-    assert_eq!(world.counts(), [1, 1, 1]);
-    assert_eq!(within(world.call()).await, Code::Ok);
-    assert_eq!((above.passed(), world.below.passed()), (1, 3));
-}
-
-// shows B99
-#[tokio::test]
-async fn the_time_of_a_call_spans_both_sends_and_the_second_says_what_is_left() {
-    let mut world = World::new().await;
-    world.backend.expire_access_tokens();
-    let mut request = tonic::Request::new(hello(1, 0));
-    request.set_timeout(LIMIT);
-    within(world.greeter.say_hello(request))
-        .await
-        .expect("a reply");
-    let times: Vec<_> = world.below.times().into_iter().flatten().collect();
-    let [first, second] = times[..] else {
-        panic!("two sends with a time: {times:?}");
-    };
-    assert!(second < first && first <= LIMIT, "{times:?}");
-    // One without a time gets none.
-    world.backend.expire_access_tokens();
-    assert_eq!(within(world.call()).await, Code::Ok);
-    assert_eq!(world.below.times()[2..], [None, None]);
 }
