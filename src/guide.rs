@@ -27,6 +27,9 @@ pub mod oauth2 {}
 #[doc = include_str!("../docs/clients/reqwest.md")]
 pub mod reqwest {}
 
+#[doc = include_str!("../docs/clients/tonic.md")]
+pub mod tonic {}
+
 #[doc = include_str!("../docs/what-happens-when.md")]
 pub mod what_happens_when {}
 

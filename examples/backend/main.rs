@@ -26,6 +26,10 @@ struct Options {
     /// Port on 127.0.0.1; 0 takes a free one.
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// Port on 127.0.0.1 where the Greeter of greeter.proto is served; 0 takes a free one. Off if left
+    /// out.
+    #[arg(long, value_name = "PORT")]
+    grpc_port: Option<u16>,
     /// File of the database; in memory if left out.
     #[arg(long, value_name = "PATH")]
     db: Option<PathBuf>,
@@ -53,6 +57,7 @@ impl From<Options> for Config {
     fn from(options: Options) -> Self {
         Self {
             port: options.port,
+            grpc_port: options.grpc_port,
             db: options.db,
             access_ttl: options.access_ttl,
             refresh_ttl: options.refresh_ttl,
@@ -85,5 +90,10 @@ fn announce(backend: &Backend) -> io::Result<()> {
 }
 
 fn first_line(backend: &Backend) -> serde_json::Value {
-    json!({ "base": backend.base(), "user": backend.user(), "client": backend.client() })
+    let mut line =
+        json!({ "base": backend.base(), "user": backend.user(), "client": backend.client() });
+    if let Some(grpc) = backend.grpc() {
+        line["grpc"] = json!(grpc);
+    }
+    line
 }
