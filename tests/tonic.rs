@@ -5,6 +5,7 @@ mod backend;
 #[path = "support/login.rs"]
 mod login;
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use backend::Backend;
@@ -42,6 +43,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct World {
     backend: Backend,
     session: Session,
+    api: Api,
     greeter: GreeterClient<Api>,
 }
 
@@ -70,8 +72,10 @@ impl World {
             .layer(layer)
             .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
             .service(channel.connect_lazy());
+        let api = BoxCloneSyncService::new(api);
         Self {
-            greeter: GreeterClient::new(BoxCloneSyncService::new(api)),
+            api: api.clone(),
+            greeter: GreeterClient::new(api),
             backend,
             session,
         }
@@ -176,4 +180,26 @@ async fn calls_of_all_kinds_from_tasks_of_their_own_share_one_reissue() {
     let [rejected, accepted, reissues] = world.counts();
     assert_eq!((accepted, reissues), (30, 1));
     assert_eq!(world.session.stats().replays, rejected);
+}
+
+// shows B118
+#[tokio::test]
+async fn an_interceptor_of_the_generated_client_sees_each_call_once_and_may_refuse_it() {
+    let world = World::new().await;
+    world.backend.expire_access_tokens();
+    let (seen, count) = mpsc::channel();
+    let mut greeter = GreeterClient::with_interceptor(world.api.clone(), move |call| {
+        seen.send(()).expect("the test listens");
+        Ok(call)
+    });
+    within(greeter.say_hello(hello(1, 0)))
+        .await
+        .expect("a reply");
+    assert_eq!(count.try_iter().count(), 1);
+    assert_eq!(world.counts(), [1, 1, 1]);
+    let refuse = |_| Err(Status::aborted("not now"));
+    let mut greeter = GreeterClient::with_interceptor(world.api.clone(), refuse);
+    let refused = within(greeter.say_hello(hello(1, 0))).await;
+    assert_eq!(refused.expect_err("refused").code(), Code::Aborted);
+    assert_eq!(world.counts(), [1, 1, 1]);
 }
