@@ -30,6 +30,7 @@ use reqwest::redirect::Policy;
 use serde_json::Value;
 use serde_json::json;
 use server::Server;
+use server::old_for_new;
 use server::token;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -43,13 +44,11 @@ use tower_token_refresh::ErrorCodes;
 use tower_token_refresh::JsonReissue;
 use tower_token_refresh::Or;
 use tower_token_refresh::RefreshError;
-use tower_token_refresh::ReissueError;
 use tower_token_refresh::ReplayBody;
 use tower_token_refresh::Session;
 use tower_token_refresh::TokenRefresh;
 use tower_token_refresh::TokenRefreshLayer;
 use tower_token_refresh::TokenSet;
-use tower_token_refresh::reissue_fn;
 
 /// Whatever still waits then, waits for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -191,15 +190,6 @@ fn length(headers: &HeaderMap) -> Option<String> {
     Some(value.to_str().unwrap().to_owned())
 }
 
-/// Logged in with a token that the server does not take; the issuer has a better one.
-async fn session() -> Result<Session> {
-    let reissue = reissue_fn(async |_| TokenSet::new("new").map_err(ReissueError::unknown));
-    let session = Session::builder(reissue).build()?;
-    let tokens = TokenSet::new("old")?.with_refresh_token("refresh")?;
-    session.login(tokens).await?;
-    Ok(session)
-}
-
 /// Pieces that come one by one, of a length that nobody knows.
 fn streamed(pieces: &[Bytes]) -> reqwest::Body {
     let pieces: Vec<_> = pieces.iter().cloned().map(Ok::<_, BoxError>).collect();
@@ -227,7 +217,7 @@ async fn a_body_within_the_limit_is_sent_again_whole() -> Result<()> {
     ];
     for (lengths, body, expected) in bodies {
         let (server, seen) = strict_server().await;
-        let session = session().await?;
+        let session = old_for_new().await;
         let reqwest = reqwest(false);
         let client = layered(&server.base, &session, http(reqwest.clone()));
         let request = match body {
@@ -253,7 +243,7 @@ async fn a_body_within_the_limit_is_sent_again_whole() -> Result<()> {
 #[tokio::test]
 async fn a_streamed_body_over_the_limit_is_sent_once_and_the_answer_handed_on() -> Result<()> {
     let (server, seen) = strict_server().await;
-    let session = session().await?;
+    let session = old_for_new().await;
     let reqwest = reqwest(false);
     let client = layered(&server.base, &session, http(reqwest.clone()));
     let pieces = vec![Bytes::from("x".repeat(10_000)); 20];
@@ -290,7 +280,7 @@ async fn bodies_stream_both_ways() -> Result<()> {
             }
         })
         .await;
-        let session = session().await?;
+        let session = old_for_new().await;
         let reqwest = reqwest(http2);
         let client = layered(&server.base, &session, http(reqwest.clone()));
         let upload = reqwest::Body::wrap_stream(pieces("1", up, "2"));
@@ -334,7 +324,7 @@ async fn a_redirect_is_not_followed_below_the_layer() -> Result<()> {
         async move { redirect }
     })
     .await;
-    let session = session().await?;
+    let session = old_for_new().await;
     let reqwest = reqwest(false);
     let client = layered(&server.base, &session, http(reqwest.clone()));
     let response = send(&client, reqwest.get(&server.base)).await?;
@@ -360,7 +350,7 @@ async fn an_issuer_that_cannot_be_reached_was_not_asked() -> Result<()> {
 // shows P10: the caller finds the client's own error, and its own settings obeyed.
 #[tokio::test]
 async fn errors_and_settings_of_reqwest_pass_the_layer() -> Result<()> {
-    let session = session().await?;
+    let session = old_for_new().await;
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let base = format!("http://{}", silent.local_addr()?);
     let reqwest = reqwest(false);
@@ -379,7 +369,7 @@ async fn errors_and_settings_of_reqwest_pass_the_layer() -> Result<()> {
 #[tokio::test]
 async fn a_body_in_memory_has_no_limit_where_its_type_says_so() -> Result<()> {
     let (server, seen) = strict_server().await;
-    let session = session().await?;
+    let session = old_for_new().await;
     let http = ServiceBuilder::new()
         .filter(|request: Request<ReplayBody<Full<Bytes>>>| {
             reqwest::Request::try_from(request.map(reqwest::Body::wrap))

@@ -171,17 +171,18 @@ impl Act {
             }
             head.body(()).unwrap()
         });
+        let then = match self.then {
+            Then::Done => raw_h2::Then::Done,
+            Then::Close => raw_h2::Then::Close,
+            Then::Reset => raw_h2::Then::Reset(Reason::INTERNAL_ERROR),
+            Then::Hang => raw_h2::Then::Hang,
+        };
         raw_h2::Act {
             gate: self.gate,
             head,
             body: Bytes::from(self.body),
             drip: self.drip,
-            then: match self.then {
-                Then::Done => raw_h2::Then::Done,
-                Then::Close => raw_h2::Then::Close,
-                Then::Reset => raw_h2::Then::Reset(Reason::INTERNAL_ERROR),
-                Then::Hang => raw_h2::Then::Hang,
-            },
+            ..raw_h2::Act::just(then)
         }
     }
 }

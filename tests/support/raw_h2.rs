@@ -13,6 +13,7 @@ use h2::PingPong;
 use h2::Reason;
 use h2::RecvStream;
 use h2::server::SendResponse;
+use http::HeaderMap;
 use http::Request;
 use http::Response;
 use tokio::io::AsyncReadExt;
@@ -30,12 +31,16 @@ use crate::raw::Book;
 pub struct Act {
     /// Waits for a permit before it says anything.
     pub gate: Option<Arc<Semaphore>>,
+    /// HEADERS with a 1xx, so often.
+    pub informational: usize,
     /// HEADERS, if anything is said at all.
     pub head: Option<Response<()>>,
     /// DATA.
     pub body: Bytes,
     /// A frame for each byte.
     pub drip: bool,
+    /// HEADERS at the end.
+    pub trailers: Option<HeaderMap>,
     pub then: Then,
 }
 
@@ -58,9 +63,11 @@ impl Act {
     pub fn just(then: Then) -> Self {
         Self {
             gate: None,
+            informational: 0,
             head: None,
             body: Bytes::new(),
             drip: false,
+            trailers: None,
             then,
         }
     }
@@ -171,8 +178,12 @@ async fn answer(
     if let Some(gate) = &act.gate {
         gate.acquire().await.unwrap().forget();
     }
-    let whole = act.then == Then::Done;
+    let whole = act.then == Then::Done && act.trailers.is_none();
     let mut stream = None;
+    for _ in 0..act.informational {
+        let early = Response::builder().status(103).body(()).unwrap();
+        drop(respond.send_informational(early));
+    }
     if let Some(head) = act.head {
         let Ok(mut data) = respond.send_response(head, whole && act.body.is_empty()) else {
             return;
@@ -185,6 +196,9 @@ async fn answer(
                 // The client may leave in the middle: that is its right.
                 drop(data.send_data(piece, whole && n + 1 == count));
             }
+        }
+        if let Some(trailers) = act.trailers {
+            drop(data.send_trailers(trailers));
         }
         stream = Some(data);
     }

@@ -175,7 +175,7 @@ impl Site {
 
     /// How many connections it has accepted, the issuer's included.
     pub fn connections(&self) -> usize {
-        self.server.connections()
+        self.server.connections().opened
     }
 
     /// Waits until the counts are as the test wants them.
