@@ -244,6 +244,14 @@ impl<B: Body> Body for ResponseBody<B> {
     }
 }
 
+impl<B: Body + Default> Default for ResponseBody<B> {
+    /// The default of the server's body: an empty one, mostly. What makes answers of its own, as an
+    /// interceptor of tonic does, needs it.
+    fn default() -> Self {
+        Self::streaming(B::default())
+    }
+}
+
 impl<B: Body> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody").finish_non_exhaustive()

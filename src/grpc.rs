@@ -10,6 +10,7 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
+use http::Version;
 use http::header;
 use http::request::Parts;
 use tokio::time::Instant;
@@ -17,9 +18,9 @@ use tokio::time::Instant;
 static STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Is this the head of an answer of gRPC? `application/grpc`, `application/grpc+proto`,
+/// Is this the head of a message of gRPC? `application/grpc`, `application/grpc+proto`,
 /// `application/grpc-web` and the like; gRPC writes them in lower case.
-pub(crate) fn is_answer(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     // The name that is cheap to find: it is among the first, and to hash it takes longer than to
     // compare.
     let mut headers_in_order = headers.iter();
@@ -44,8 +45,8 @@ pub(crate) fn is_failure(status: &HeaderValue) -> bool {
 
 /// When a call has to be over that may take the time in its `grpc-timeout`, counted from now.
 pub(crate) fn deadline(head: &Parts) -> Option<Instant> {
-    // Every call of gRPC is a POST: other requests are not searched.
-    if head.method != Method::POST {
+    // Every call of gRPC is a POST over HTTP/2: other requests are not searched.
+    if head.version != Version::HTTP_2 || head.method != Method::POST {
         return None;
     }
     let time = parse_timeout(head.headers.get(&TIMEOUT)?)?;
@@ -106,10 +107,10 @@ mod tests {
 
     // shows B28
     #[test]
-    fn an_answer_of_grpc_is_known_by_its_content_type() {
-        let is_answer = |content_type| {
+    fn a_message_of_grpc_is_known_by_its_content_type() {
+        let is_known = |content_type| {
             let value = HeaderValue::from_static(content_type);
-            is_answer(&HeaderMap::from_iter([(header::CONTENT_TYPE, value)]))
+            is_grpc(&HeaderMap::from_iter([(header::CONTENT_TYPE, value)]))
         };
         let grpc = [
             "application/grpc",
@@ -118,12 +119,12 @@ mod tests {
             "application/grpc-web+proto",
         ];
         for content_type in grpc {
-            assert!(is_answer(content_type), "{content_type}");
+            assert!(is_known(content_type), "{content_type}");
         }
         for content_type in ["application/json", "application/grp", ""] {
-            assert!(!is_answer(content_type), "{content_type}");
+            assert!(!is_known(content_type), "{content_type}");
         }
-        assert!(!super::is_answer(&HeaderMap::new()));
+        assert!(!is_grpc(&HeaderMap::new()));
     }
 
     fn parse(text: &'static str) -> Option<Duration> {
@@ -181,12 +182,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_deadline_is_that_of_the_whole_call() {
         let request = |method, timeout| {
-            let request = Request::builder().method(method);
+            let request = Request::builder().method(method).version(Version::HTTP_2);
             let request = request.header("grpc-timeout", timeout).body(());
             request.unwrap().into_parts().0
         };
         assert_eq!(deadline(&request(Method::GET, "5S")), None);
         assert_eq!(deadline(&request(Method::POST, "5 s")), None);
+        let mut other = request(Method::POST, "5S");
+        other.version = Version::HTTP_11;
+        assert_eq!(deadline(&other), None);
         let head = request(Method::POST, "5S");
         let deadline = deadline(&head).unwrap();
         let mut headers = head.headers;

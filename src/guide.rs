@@ -1,5 +1,5 @@
-//! Pages for those who read before they write: one for each kind of issuer and of client, and the
-//! answers to "what happens when".
+//! Pages for those who read before they write: one for each kind of issuer and of client, one
+//! on the order of layers, and the answers to "what happens when".
 //!
 //! They are documentation only: there is nothing in these modules.
 
@@ -12,8 +12,14 @@ pub mod coming_from_axios {}
 #[doc = include_str!("../docs/issuers/cookie.md")]
 pub mod cookie {}
 
+#[doc = include_str!("../docs/clients/gateway.md")]
+pub mod gateway {}
+
 #[doc = include_str!("../docs/issuers/json.md")]
 pub mod home_made_codes {}
+
+#[doc = include_str!("../docs/clients/hyper.md")]
+pub mod hyper {}
 
 #[doc = include_str!("../docs/issuers/oauth2.md")]
 pub mod oauth2 {}
@@ -21,5 +27,11 @@ pub mod oauth2 {}
 #[doc = include_str!("../docs/clients/reqwest.md")]
 pub mod reqwest {}
 
+#[doc = include_str!("../docs/clients/tonic.md")]
+pub mod tonic {}
+
 #[doc = include_str!("../docs/what-happens-when.md")]
 pub mod what_happens_when {}
+
+#[doc = include_str!("../docs/stack.md")]
+pub mod where_in_the_stack {}

@@ -5,8 +5,8 @@
 //! the issuer, new tokens come back) and are then sent again. When the issuer refuses the refresh
 //! token, the session ends, for everybody and once.
 //!
-//! The [`guide`] has a page for each kind of issuer and of client, one for those who come from an axios
-//! interceptor, and one that says what happens when.
+//! The [`guide`] has a page for each kind of issuer and of client, one on the order of layers, one for
+//! those who come from an axios interceptor, and one that says what happens when.
 //!
 //! # Example
 //!
@@ -258,19 +258,20 @@
 //!
 //! # Where it stands in a stack
 //!
-//! - A `Timeout` goes above the layer: it then spans both sends and the wait between them. One
-//!   below limits each send by itself.
+//! - A `Timeout` above the layer spans both sends and the wait between them. One below limits each
+//!   send by itself.
 //! - `Buffer` and `ConcurrencyLimit` work on either side. Below, a request that waits holds no
-//!   place in them, and asks for one again when it is sent again. Above, a place is held all the
-//!   while.
-//! - `FollowRedirect` goes above, so that each hop passes the layer and its origin is judged (P11).
-//!   Below, the redirects are out of the layer's sight.
-//! - `Retry` goes above: a [`ReplayBody`] cannot be cloned. Let it leave alone what the layer reads
-//!   as a rejection.
-//! - What sets the `Authorization` header goes nowhere in the same stack: the caller's own header
-//!   wins, and its rejection is not looked at.
+//!   place in them, and asks for one again when it is sent again. Above, a place in the limit is
+//!   held all the while.
+//! - `FollowRedirect` and `Retry` go above: each hop is judged by its own origin (P11), and a
+//!   [`ReplayBody`] cannot be cloned.
+//!   With `FollowRedirect` below, the token goes where that takes it: tower-http's takes `Authorization`
+//!   off at the first hop to another origin, and leaves any [other header](SessionBuilder::header) on.
+//! - What rewrites addresses below the layer decides who sees the token.
+//! - What sets the `Authorization` header goes nowhere in the same stack.
 //!
-//! The inner service must be `Clone`: the clone sends the request again.
+//! The inner service must be `Clone`: the clone sends the request again. [Where in the
+//! stack](guide::where_in_the_stack) has it layer by layer.
 //!
 //! # Watching it
 //!

@@ -274,7 +274,7 @@ where
     /// Why waiting is of no use for this request, where that is known already.
     fn cannot_be_replayed<ResBody>(&self, rejection: &Response<ResBody>) -> Option<NotReplayed> {
         // Of an answer of gRPC more has to be read.
-        if self.says_processed(rejection) && !grpc::is_answer(rejection.headers()) {
+        if self.says_processed(rejection) && !grpc::is_grpc(rejection.headers()) {
             return Some(NotReplayed::MayBeProcessed);
         }
         self.body.lost()

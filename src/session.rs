@@ -351,8 +351,10 @@ impl SessionBuilder {
     /// The header that carries the token, and the scheme before it; `Authorization` and `Bearer`
     /// unless set. An empty scheme leaves the token alone in the header.
     ///
-    /// The same care is taken of any header (P11, P12). But what stands outside of this crate, such
-    /// as a client that follows redirects, may know `Authorization` only.
+    /// The same care is taken of any header (P11, P12). But what stands outside of this crate may know
+    /// `Authorization` only: whatever follows redirects *below* the layer, tower-http's
+    /// `FollowRedirect` for one, carries a header of another name to whichever server it is sent to.
+    /// [Above the layer](crate#where-it-stands-in-a-stack) it has no token to carry.
     pub fn header(mut self, name: impl Into<String>, scheme: impl Into<String>) -> Self {
         self.header = Some((name.into(), scheme.into()));
         self

@@ -8,10 +8,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
+use backend::greeter_v1::{HelloRequest, greeter_client::GreeterClient};
 use backend::{Backend, Config, ReissueMode, Round, User};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{Method, Request, StatusCode, header};
@@ -1195,9 +1196,9 @@ fn program(arguments: &[&str]) -> Command {
     command
 }
 
-#[tokio::test]
-async fn the_program_announces_itself_and_serves_until_its_input_closes() {
-    let mut running = program(&["--access-ttl", "0ms", "--expired-code", "GONE", "--rotate"])
+/// The program, and what it says when it listens.
+fn announced(arguments: &[&str]) -> (Child, Value) {
+    let mut running = program(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -1205,12 +1206,19 @@ async fn the_program_announces_itself_and_serves_until_its_input_closes() {
     let mut line = String::new();
     let mut output = BufReader::new(running.stdout.take().unwrap());
     output.read_line(&mut line).expect("a line");
-    let line: Value = serde_json::from_str(&line).expect("JSON");
+    (running, serde_json::from_str(&line).expect("JSON"))
+}
+
+#[tokio::test]
+async fn the_program_announces_itself_and_serves_until_its_input_closes() {
+    let arguments = ["--access-ttl", "0ms", "--expired-code", "GONE", "--rotate"];
+    let (mut running, line) = announced(&arguments);
     let http = Http::new(line["base"].as_str().unwrap().to_owned());
     let credentials = line["user"].clone();
     assert!(credentials["id"].is_string());
     let client = json!({ "id": "demo", "secret": "demo-secret" });
     assert_eq!(line["client"], client);
+    assert_eq!(line.get("grpc"), None);
     let login = http.post(LOGIN, "", credentials).await;
     let answer = http.get(ME, &login.text("accessToken")).await;
     assert_eq!(answer.verdict(), refused("GONE"));
@@ -1218,9 +1226,26 @@ async fn the_program_announces_itself_and_serves_until_its_input_closes() {
     assert!(running.wait().expect("it ends").success());
 }
 
+#[tokio::test]
+async fn the_program_says_where_it_serves_grpc() {
+    let (mut running, line) = announced(&["--grpc-port", "0"]);
+    assert_ne!(line["grpc"], line["base"]);
+    let address = line["grpc"].as_str().expect("a URL").to_owned();
+    let mut greeter = GreeterClient::connect(address).await.expect("it listens");
+    let refused = greeter.say_hello(HelloRequest::default()).await;
+    let status = refused.expect_err("there was no token");
+    assert_eq!(status.code(), tonic::Code::Unauthenticated);
+    drop(running.stdin.take());
+    assert!(running.wait().expect("it ends").success());
+}
+
 #[test]
 fn the_program_ends_with_2_for_wrong_usage() {
-    for arguments in [["--access-ttl", "soon"], ["--reissue-mode", "odd"]] {
+    for arguments in [
+        ["--access-ttl", "soon"],
+        ["--reissue-mode", "odd"],
+        ["--grpc-port", "65536"],
+    ] {
         let ended = program(&arguments).status();
         assert_eq!(ended.expect("it starts").code(), Some(2));
     }

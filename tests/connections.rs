@@ -173,6 +173,8 @@ async fn reject(http2: bool, uses: usize) -> (usize, Session) {
     let ok = storm(&api, &session, service, wanted()).await;
     let most = if http2 { 1 } else { POOL + wanted() / 100 };
     let connections = api.server.connections();
+    let rejections = api.counts.rejections.load(Ordering::Relaxed);
+    println!("http2 {http2}, {rejections} rejections: {connections:?}");
     assert!(connections.opened <= most, "http2 {http2}: {connections:?}");
     timeout(PATIENCE, api.server.until_open(0)).await.unwrap();
     (ok, session)

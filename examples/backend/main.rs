@@ -2,11 +2,11 @@
 //!
 //! `cargo run --release --example backend -- --access-ttl 2s --rotate`
 
+mod input;
 mod server;
 
 use std::{
-    fs::File,
-    io::{self, Read, Write},
+    io::{self, Write},
     path::PathBuf,
     time::Duration,
 };
@@ -15,7 +15,6 @@ use anyhow::Context;
 use clap::Parser;
 use serde_json::json;
 use server::{Backend, Config, ReissueMode};
-use tokio::sync::oneshot;
 
 /// A back end with logins, short-lived access tokens and refresh tokens, on loopback.
 ///
@@ -27,6 +26,10 @@ struct Options {
     /// Port on 127.0.0.1; 0 takes a free one.
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// Port on 127.0.0.1 where the Greeter of greeter.proto is served; 0 takes a free one. Off if left
+    /// out.
+    #[arg(long, value_name = "PORT")]
+    grpc_port: Option<u16>,
     /// File of the database; in memory if left out.
     #[arg(long, value_name = "PATH")]
     db: Option<PathBuf>,
@@ -54,6 +57,7 @@ impl From<Options> for Config {
     fn from(options: Options) -> Self {
         Self {
             port: options.port,
+            grpc_port: options.grpc_port,
             db: options.db,
             access_ttl: options.access_ttl,
             refresh_ttl: options.refresh_ttl,
@@ -73,7 +77,7 @@ async fn main() -> anyhow::Result<()> {
     eprintln!("serving; GET {}/stats counts what arrives", backend.base());
     tokio::select! {
         result = tokio::signal::ctrl_c() => result?,
-        () = input_closed() => {}
+        () = input::closed() => {}
     }
     backend.shutdown().await;
     Ok(())
@@ -86,40 +90,10 @@ fn announce(backend: &Backend) -> io::Result<()> {
 }
 
 fn first_line(backend: &Backend) -> serde_json::Value {
-    json!({ "base": backend.base(), "user": backend.user(), "client": backend.client() })
-}
-
-/// Resolves when whoever started this program has gone, if they hold a pipe to it.
-async fn input_closed() {
-    match input_pipe() {
-        Some(pipe) => wait_for_end(pipe).await,
-        None => std::future::pending().await,
+    let mut line =
+        json!({ "base": backend.base(), "user": backend.user(), "client": backend.client() });
+    if let Some(grpc) = backend.grpc() {
+        line["grpc"] = json!(grpc);
     }
-}
-
-async fn wait_for_end(mut pipe: File) {
-    let (ended, end) = oneshot::channel::<()>();
-    // A thread of its own: the runtime would wait for a read that can't be cancelled.
-    std::thread::spawn(move || {
-        let mut ignored = [0; 1024];
-        while matches!(pipe.read(&mut ignored), Ok(n) if n > 0) {}
-        drop(ended);
-    });
-    let _ = end.await;
-}
-
-/// Standard input, if it is a pipe or what programs use for one. A terminal, a file or `/dev/null`
-/// says nothing about who is still there.
-#[cfg(unix)]
-fn input_pipe() -> Option<File> {
-    use std::os::{fd::AsFd, unix::fs::FileTypeExt};
-
-    let input = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
-    let kind = input.metadata().ok()?.file_type();
-    (kind.is_fifo() || kind.is_socket()).then_some(input)
-}
-
-#[cfg(not(unix))]
-fn input_pipe() -> Option<File> {
-    None
+    line
 }

@@ -12,16 +12,19 @@ use hyper::body::Incoming;
 use serde::de::IgnoredAny;
 use tower::{Layer, ServiceExt, util::BoxCloneService};
 use tower_token_refresh::{
-    BoxError, Classify, ConfigError, DefaultClassifier, ErrorCodes, Origin, RefreshError,
-    ResponseBody, Session, TokenRefreshLayer,
+    BoxError, ConfigError, DefaultClassifier, RefreshError, ResponseBody, Session,
+    TokenRefreshLayer,
 };
 
 use crate::{
-    http::{self, Http},
-    issuer,
+    cli::{
+        http::{self, Http},
+        issuer,
+        options::origin,
+        output,
+        tokens::Tokens,
+    },
     options::Options,
-    output,
-    tokens::Tokens,
 };
 
 type Api = BoxCloneService<Request<Full<Bytes>>, Response<ResponseBody<Incoming>>, BoxError>;
@@ -49,9 +52,11 @@ pub enum End {
 
 impl Client {
     pub fn new(options: &Options, tokens: &Tokens) -> Result<Self, ConfigError> {
-        let http = http::client(options);
+        let uris = options.urls.iter().chain([&options.common.reissue]);
+        let requests = options.urls.len() as u64 * u64::from(options.parallel);
+        let http = http::client(uris, requests);
         let session = tokens
-            .keep(issuer::session(options, http.clone()))
+            .keep(issuer::session(&options.common, http.clone()))
             .build()?;
         Ok(Self {
             api: api(options, &session, http)?,
@@ -86,29 +91,17 @@ impl Client {
 
 fn api(options: &Options, session: &Session, http: Http) -> Result<Api, ConfigError> {
     let mut origins = options.urls.iter().map(origin);
-    let first = origins.next().unwrap_or_else(|| origin(&options.reissue))?;
+    let first = origins
+        .next()
+        .unwrap_or_else(|| origin(&options.common.reissue))?;
     let layer = TokenRefreshLayer::new(first, session.clone())?;
     let layer = origins.try_fold(layer, |layer, origin| layer.also(origin?))?;
-    if options.expired_codes.is_empty() && options.ended_codes.is_empty() {
-        return Ok(BoxCloneService::new(layer.layer(http)));
-    }
-    let codes = codes(options);
-    codes.check()?;
-    let layer = layer.classify(codes.or(DefaultClassifier));
-    Ok(BoxCloneService::new(layer.layer(http)))
-}
-
-fn codes(options: &Options) -> ErrorCodes {
-    let expired = options.expired_codes.iter();
-    let codes = expired.fold(ErrorCodes::json("/code"), ErrorCodes::expired);
-    options.ended_codes.iter().fold(codes, ErrorCodes::ended)
-}
-
-/// The server of this URL.
-fn origin(uri: &Uri) -> Result<Origin, ConfigError> {
-    let scheme = uri.scheme_str().unwrap_or_default();
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    Origin::try_from(format!("{scheme}://{authority}"))
+    Ok(match options.common.codes()? {
+        Some(codes) => {
+            BoxCloneService::new(layer.classify(codes.or(DefaultClassifier)).layer(http))
+        }
+        None => BoxCloneService::new(layer.layer(http)),
+    })
 }
 
 fn request(uri: Uri, data: Option<Bytes>) -> Result<Request<Full<Bytes>>, ::http::Error> {

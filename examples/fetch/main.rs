@@ -6,114 +6,81 @@
 //! A single request works as with other clients: the body goes to standard output. Several of them,
 //! in parallel and in rounds, are counted. See `--help`.
 
+#[path = "../cli/mod.rs"]
+mod cli;
 mod client;
-mod ending;
-mod http;
-mod issuer;
 mod options;
-mod output;
 mod rounds;
-mod signals;
 mod tally;
-mod tokens;
-mod under_way;
 mod words;
 
 use std::process::ExitCode;
 
+use cli::{Job, tokens::Tokens, words::say};
 use client::Client;
-use ending::Ending;
 use options::Options;
 use rounds::Rounds;
-use signals::Signals;
+use serde::Serialize;
 use tally::Tally;
-use tokens::Tokens;
-use tokio::runtime::Runtime;
-use under_way::UnderWay;
+use tower_token_refresh::Session;
 
 fn main() -> ExitCode {
     let options = Options::read();
-    let runtime = Runtime::new().unwrap_or_else(|error| options::refuse(error));
-    let status = runtime.block_on(run(&options));
-    // Nothing is waited for any more: whoever reads the output may have stopped for good.
-    runtime.shutdown_background();
-    output::end_line();
-    status
+    let fetch = |tokens: &Tokens| Fetch::new(&options, tokens);
+    cli::run(&options.common, fetch, |error| options::refuse(error))
 }
 
-async fn run(options: &Options) -> ExitCode {
-    let mut signals = Signals::watch();
-    let under_way = UnderWay::watch(options.verbose);
-    let tokens = Tokens::new(options);
-    let client = Client::new(options, &tokens).unwrap_or_else(|error| options::refuse(error));
-    let checked = tokio::select! {
-        checked = tokens.check() => checked,
-        status = signals.next() => return ExitCode::from(status),
-    };
-    match checked {
-        Ok(()) => fetch(options, &client, &tokens, &under_way, &mut signals).await,
-        Err(unusable) => {
-            words::say(&unusable.to_string());
-            report_json(options, &client, &Tally::default(), unusable.is_over());
-            ExitCode::FAILURE
+struct Fetch<'a> {
+    options: &'a Options,
+    session: Session,
+    rounds: Rounds<'a>,
+    tally: Tally,
+}
+
+impl<'a> Fetch<'a> {
+    fn new(options: &'a Options, tokens: &Tokens) -> Self {
+        let client = Client::new(options, tokens).unwrap_or_else(|error| options::refuse(error));
+        Self {
+            options,
+            session: client.session.clone(),
+            rounds: Rounds::new(options, client),
+            tally: Tally::default(),
         }
     }
 }
 
-async fn fetch(
-    options: &Options,
-    client: &Client,
-    tokens: &Tokens,
-    under_way: &UnderWay,
-    signals: &mut Signals,
-) -> ExitCode {
-    let mut tally = Tally::default();
-    let rounds = Rounds::new(options, client);
-    // The requests are dropped then, and the refresh they may wait for goes on.
-    let mut signalled = tokio::select! {
-        () = rounds.run(&mut tally) => None,
-        status = signals.next() => Some(status),
-    };
-    let interrupted = signalled.is_some();
-    rounds.finish(&mut tally);
-    let ending = Ending::wait_or_quit(client, tokens, under_way, signals, &mut signalled).await;
-    let reported = match ending {
-        Some(ending) => report(options, client, &tally, &ending, interrupted),
-        None => false,
-    };
-    match signalled {
-        Some(status) => ExitCode::from(status),
-        None if reported && tally.is_good(options.requests()) => ExitCode::SUCCESS,
-        None => ExitCode::FAILURE,
+impl Job for Fetch<'_> {
+    fn session(&self) -> &Session {
+        &self.session
     }
-}
 
-/// `false` when somebody wants to read it who can't.
-fn report(
-    options: &Options,
-    client: &Client,
-    tally: &Tally,
-    ending: &Ending,
-    interrupted: bool,
-) -> bool {
-    if !options.shows_body() {
-        words::summarise(options, tally, &client.session.stats(), interrupted);
-    } else if tally.dropped() > 0 {
-        words::say("interrupted before the whole answer was there");
+    async fn work(&mut self) {
+        self.rounds.run(&mut self.tally).await;
     }
-    words::say_failures(tally);
-    ending.remarks.iter().for_each(|remark| words::say(remark));
-    report_json(options, client, tally, ending.is_over)
-}
 
-/// The last line on standard output is the JSON, if it is asked for.
-fn report_json(options: &Options, client: &Client, tally: &Tally, is_over: bool) -> bool {
-    if !options.json {
-        return true;
+    fn finish(&mut self) {
+        self.rounds.finish(&mut self.tally);
     }
-    let printed = output::print(&tally.outcome(&client.session.stats(), is_over));
-    if let Err(error) = &printed {
-        words::say(&words::unwritten(error));
+
+    fn tell(&self, interrupted: bool) {
+        if !self.options.shows_body() {
+            words::summarise(
+                self.options,
+                &self.tally,
+                &self.session.stats(),
+                interrupted,
+            );
+        } else if self.tally.dropped() > 0 {
+            say("interrupted before the whole answer was there");
+        }
+        self.tally.reasons.say();
     }
-    printed.is_ok()
+
+    fn outcome(&self, is_over: bool) -> impl Serialize {
+        self.tally.outcome(&self.session.stats(), is_over)
+    }
+
+    fn is_good(&self) -> bool {
+        self.tally.is_good(self.options.requests())
+    }
 }

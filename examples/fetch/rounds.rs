@@ -1,26 +1,24 @@
 //! The rounds: so many requests to each URL at once, again and again.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use ::http::Uri;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::{
     task::{Id, JoinError, JoinSet},
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
+    cli::progress_bar,
     client::{Client, End},
     options::Options,
     tally::Tally,
 };
 
-/// Below this there is nothing to watch.
-const LONG: u64 = 20;
-
 pub struct Rounds<'a> {
     options: &'a Options,
-    client: &'a Client,
+    client: Client,
     bar: ProgressBar,
     begun: Instant,
 }
@@ -33,11 +31,15 @@ struct Calls<'a> {
 }
 
 impl<'a> Rounds<'a> {
-    pub fn new(options: &'a Options, client: &'a Client) -> Self {
+    pub fn new(options: &'a Options, client: Client) -> Self {
         Self {
             options,
             client,
-            bar: progress_bar(options),
+            bar: progress_bar(
+                options.requests(),
+                "requests",
+                options.every.saturating_mul(options.repeat),
+            ),
             begun: Instant::now(),
         }
     }
@@ -112,17 +114,4 @@ impl<'a> Rounds<'a> {
     fn place<'u>(&self, uri: &'u Uri) -> Option<&'u Uri> {
         (self.options.urls.len() > 1).then_some(uri)
     }
-}
-
-/// On standard error, and hidden where that is not a terminal.
-fn progress_bar(options: &Options) -> ProgressBar {
-    let requests = options.requests();
-    let is_long =
-        requests >= LONG || options.every.saturating_mul(options.repeat) > Duration::from_secs(2);
-    if requests == 1 || !is_long {
-        return ProgressBar::hidden();
-    }
-    let form = "{bar:40.green/dim} {human_pos} of {human_len} requests settled  {elapsed}";
-    let style = ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(requests).with_style(style)
 }

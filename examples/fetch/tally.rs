@@ -1,18 +1,19 @@
 //! What the requests came to, in numbers.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use ::http::Uri;
 use serde::Serialize;
 use tower_token_refresh::{RefreshError, Stats};
 
-use crate::{client::End, words};
-
-/// So many different reasons are told at the most.
-const MOST_REASONS: usize = 5;
+use crate::{
+    cli::{
+        Reasons,
+        words::{HUNG, chain, explain, unwritten},
+    },
+    client::End,
+    words,
+};
 
 #[derive(Default)]
 pub struct Tally {
@@ -24,7 +25,7 @@ pub struct Tally {
     /// Unsettled at the deadline of their round.
     pub hung: u64,
     /// Why, for those that failed.
-    pub reasons: BTreeSet<String>,
+    pub reasons: Reasons,
     pub wall: Duration,
 }
 
@@ -35,21 +36,21 @@ impl Tally {
             End::Answered { status, why } => {
                 *self.statuses.entry(status.as_u16()).or_default() += 1;
                 if !status.is_success() {
-                    let why = why.as_ref().map(words::explain);
+                    let why = why.as_ref().map(explain);
                     self.explain(words::refused(status, why), place);
                 }
             }
             End::Failed(error) => {
                 self.errors += 1;
                 let reason = match error.downcast_ref::<RefreshError>() {
-                    Some(error) => format!("not sent: {}", words::explain(error)),
-                    None => format!("no answer: {}", words::chain(&*error)),
+                    Some(error) => format!("not sent: {}", explain(error)),
+                    None => format!("no answer: {}", chain(&*error)),
                 };
                 self.explain(reason, place);
             }
             End::Unwritten(error) => {
                 self.errors += 1;
-                self.explain(words::unwritten(&error), place);
+                self.explain(unwritten(&error), place);
             }
         }
     }
@@ -57,7 +58,7 @@ impl Tally {
     /// One that had not settled at the deadline.
     pub fn hang(&mut self, place: Option<&Uri>) {
         self.hung += 1;
-        self.explain(words::HUNG.to_owned(), place);
+        self.explain(HUNG.to_owned(), place);
     }
 
     /// Begun, and dropped before they had settled.
@@ -91,9 +92,7 @@ impl Tally {
             Some(uri) => format!("{}: {reason}", words::place(uri)),
             None => reason,
         };
-        if self.reasons.len() < MOST_REASONS {
-            self.reasons.insert(reason);
-        }
+        self.reasons.add(reason);
     }
 }
 

@@ -48,7 +48,7 @@ pub struct DefaultClassifier;
 impl Classify for DefaultClassifier {
     fn classify(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
         // Of a success no more is read than what kind of body it has.
-        let grpc_status = grpc::is_answer(headers).then(|| grpc::status(headers));
+        let grpc_status = grpc::is_grpc(headers).then(|| grpc::status(headers));
         if grpc_status.flatten().is_some_and(grpc::is_unauthenticated) {
             return Verdict::Refresh;
         }

@@ -4,8 +4,10 @@
 #[path = "../../examples/backend/server/mod.rs"]
 mod backend;
 mod odd_server;
+#[path = "../support/program.rs"]
+mod program;
+#[path = "../support/style.rs"]
 mod style;
-mod world;
 
 use std::fs;
 use std::time::Duration;
@@ -13,6 +15,9 @@ use std::time::Duration;
 use backend::Config;
 use backend::ReissueMode;
 use odd_server::OddServer;
+use program::Ran;
+use program::World;
+use program::eventually;
 use serde_json::Value;
 use serde_json::json;
 use style::Style;
@@ -21,10 +26,17 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::process::Child;
-use world::World;
-use world::eventually;
+
+const PROGRAM: &str = "fetch";
 
 const ME: &str = "/member/me";
+
+impl World {
+    /// The program with the file and this style.
+    async fn fetch(&self, style: Style, arguments: &[&str]) -> Ran {
+        self.run_as(style, arguments).await
+    }
+}
 
 // shows B31, P1
 #[tokio::test]

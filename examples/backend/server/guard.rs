@@ -18,10 +18,25 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Lets requests with a live access token through. It judges on arrival and counts at once, even
 /// where the answer is kept back.
-pub async fn protect(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub async fn protect(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    admit(&app, request, next, Refusal::into_response).await
+}
+
+/// The same for calls, which are told by their gRPC status. They are counted by the status of HTTP all
+/// the same: 401 for those that are refused here, and 200 for those that come through, however they end.
+pub async fn protect_calls(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    admit(&app, request, next, Refusal::into_grpc).await
+}
+
+async fn admit(
+    app: &App,
+    mut request: Request,
+    next: Next,
+    refuse: fn(Refusal) -> Response,
+) -> Response {
     let turn = app.pace.arrive();
     let undecided = app.counters.request();
-    match judge(&app, request.headers()) {
+    match judge(app, request.headers()) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             let response = next.run(request).await;
@@ -30,11 +45,10 @@ pub async fn protect(State(app): State<Arc<App>>, mut request: Request, next: Ne
             response
         }
         Err(refusal) => {
-            let response = refusal.into_response();
-            undecided.decided(response.status().as_u16());
+            undecided.decided(refusal.status().as_u16());
             drain(request.into_body()).await;
             turn.rejected().await;
-            response
+            refuse(refusal)
         }
     }
 }

@@ -7,6 +7,9 @@
 #![allow(dead_code)]
 
 mod app;
+mod greeter;
+#[path = "../../greeter/mod.rs"]
+pub mod greeter_v1;
 mod guard;
 mod listen;
 mod logins;
@@ -23,6 +26,7 @@ mod tokens;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use axum::Router;
 use serde::Serialize;
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -39,6 +43,8 @@ const DEMO_PASSWORD: &str = "demo-password";
 pub struct Config {
     /// Port on 127.0.0.1; 0 takes a free one.
     pub port: u16,
+    /// Where gRPC is served on 127.0.0.1, if it is; 0 takes a free port.
+    pub grpc_port: Option<u16>,
     /// The database's file; in memory if `None`.
     pub db: Option<PathBuf>,
     pub access_ttl: Duration,
@@ -56,6 +62,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             port: 0,
+            grpc_port: None,
             db: None,
             access_ttl: Duration::from_secs(2),
             refresh_ttl: Duration::from_secs(14 * 24 * 60 * 60),
@@ -92,39 +99,46 @@ pub struct User {
 /// A running back end. Dropping it cuts its connections; [`Backend::shutdown`] lets answers finish.
 pub struct Backend {
     app: Arc<App>,
-    addr: SocketAddr,
     user: User,
+    http: Server,
+    grpc: Option<Server>,
+}
+
+/// What listens on one port, until it is dropped.
+struct Server {
+    addr: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
-    server: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 impl Backend {
     /// Listens on loopback, with the demonstration user already in the database.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let port = config.port;
+        let (port, grpc_port) = (config.port, config.grpc_port);
         let app = Arc::new(App::open(config).await?);
         let user = app.put_user(DEMO_EMAIL, DEMO_PASSWORD).await?;
-        let listener =
-            listen::bind(port).with_context(|| format!("can't listen on port {port}"))?;
-        let addr = listener.local_addr()?;
-        let (stop, stopped) = oneshot::channel();
-        let server = tokio::spawn(listen::serve(listener, routes::router(&app), stopped));
+        let http = Server::start(port, routes::router(&app))?;
+        let grpc = grpc_port.map(|port| Server::start(port, greeter::router(&app)));
         Ok(Self {
             app,
-            addr,
             user,
-            stop: Some(stop),
-            server,
+            http,
+            grpc: grpc.transpose()?,
         })
     }
 
     /// `http://127.0.0.1:PORT`
     pub fn base(&self) -> String {
-        format!("http://{}", self.addr)
+        self.http.base()
     }
 
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.http.addr
+    }
+
+    /// The same for gRPC, where it is served.
+    pub fn grpc(&self) -> Option<String> {
+        self.grpc.as_ref().map(Server::base)
     }
 
     /// The demonstration user.
@@ -176,16 +190,43 @@ impl Backend {
     }
 
     /// Takes no more connections, and waits for the answers under way (two seconds at most).
-    pub async fn shutdown(mut self) {
+    pub async fn shutdown(self) {
         self.set_round(None);
-        self.stop.take();
-        // An error here is a panic or a cancelled task: stopped in either case.
-        let _ = (&mut self.server).await;
+        let grpc = async {
+            if let Some(grpc) = self.grpc {
+                grpc.shutdown().await;
+            }
+        };
+        tokio::join!(self.http.shutdown(), grpc);
     }
 }
 
-impl Drop for Backend {
+impl Server {
+    fn start(port: u16, router: Router) -> anyhow::Result<Self> {
+        let listener =
+            listen::bind(port).with_context(|| format!("can't listen on port {port}"))?;
+        let addr = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel();
+        Ok(Self {
+            addr,
+            stop: Some(stop),
+            task: tokio::spawn(listen::serve(listener, router, stopped)),
+        })
+    }
+
+    fn base(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    async fn shutdown(mut self) {
+        self.stop.take();
+        // An error here is a panic or a cancelled task: stopped in either case.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Server {
     fn drop(&mut self) {
-        self.server.abort();
+        self.task.abort();
     }
 }

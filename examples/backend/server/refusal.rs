@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
+use tonic::Status;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -26,7 +27,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    fn status(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -67,6 +68,13 @@ impl Refusal {
             Self::WrongMethod => "not with this method",
             Self::Broken => "the server has failed",
         }
+    }
+
+    /// The answer of a call that ends before its first message: the status among the headers. It is
+    /// `UNAUTHENTICATED` for all that the guard of calls refuses, and its message begins with the code.
+    pub fn into_grpc(self) -> Response {
+        let message = format!("{}: {}", self.code(), self.message());
+        Status::unauthenticated(message).into_http()
     }
 }
 

@@ -6,7 +6,7 @@ use std::{pin::pin, time::Duration};
 use tokio::time::{sleep, timeout};
 use tower_token_refresh::{Session, SessionStatus};
 
-use crate::{client::Client, signals::Signals, tokens::Tokens, under_way::UnderWay, words};
+use super::{signals::Signals, tokens::Tokens, under_way::UnderWay, words};
 
 /// As long as a reissue with all that belongs to it may take.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(25);
@@ -26,7 +26,7 @@ impl Ending {
     /// Waits. The first signal changes nothing but `status`, the exit status; whoever sends another
     /// means it, and ends the wait without a result.
     pub async fn wait_or_quit(
-        client: &Client,
+        session: &Session,
         tokens: &Tokens,
         under_way: &UnderWay,
         signals: &mut Signals,
@@ -34,7 +34,7 @@ impl Ending {
     ) -> Option<Self> {
         let mut told = None;
         let mut tell = |is_signalled| {
-            let Some(what) = waits_for(client, under_way) else {
+            let Some(what) = waits_for(session, under_way) else {
                 return;
             };
             let text = match is_signalled {
@@ -49,14 +49,14 @@ impl Ending {
         if status.is_some() {
             tell(true);
         }
-        let mut ending = pin!(Self::wait(client, tokens, under_way));
+        let mut ending = pin!(Self::wait(session, tokens, under_way));
         let mut silence = pin!(sleep(SILENCE));
         loop {
             tokio::select! {
                 ending = &mut ending => return Some(ending),
                 number = signals.next() => {
                     if status.replace(number).is_some() {
-                        if waits_for(client, under_way).is_some() {
+                        if waits_for(session, under_way).is_some() {
                             words::say(words::UNFINISHED);
                         }
                         return None;
@@ -68,10 +68,10 @@ impl Ending {
         }
     }
 
-    async fn wait(client: &Client, tokens: &Tokens, under_way: &UnderWay) -> Self {
+    async fn wait(session: &Session, tokens: &Tokens, under_way: &UnderWay) -> Self {
         let settled = timeout(REFRESH_PATIENCE, under_way.settled()).await;
-        let saved = timeout(SAVE_PATIENCE, saved(&client.session)).await;
-        let is_over = matches!(client.session.status(), SessionStatus::Ended { .. });
+        let saved = timeout(SAVE_PATIENCE, saved(session)).await;
+        let is_over = matches!(session.status(), SessionStatus::Ended { .. });
         let mut remarks = Vec::new();
         if settled.is_err() {
             remarks.push(words::UNSETTLED.to_owned());
@@ -87,9 +87,9 @@ impl Ending {
     }
 }
 
-fn waits_for(client: &Client, under_way: &UnderWay) -> Option<&'static str> {
+fn waits_for(session: &Session, under_way: &UnderWay) -> Option<&'static str> {
     let is_saved = !matches!(
-        client.session.status(),
+        session.status(),
         SessionStatus::LoggedIn { saved: false, .. }
     );
     match under_way.is_any() {

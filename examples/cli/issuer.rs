@@ -6,13 +6,13 @@ use tower_token_refresh::{
     Session, SessionBuilder,
 };
 
-use crate::{
+use super::{
     http::Http,
-    options::{Credentials, Issuer, Options},
+    options::{Common, Credentials, Issuer},
 };
 
 /// A session with this issuer.
-pub fn session(options: &Options, http: Http) -> SessionBuilder {
+pub fn session(options: &Common, http: Http) -> SessionBuilder {
     let uri = options.reissue.to_string();
     let ended = options.ended_codes.clone();
     let by_code = move |answer: &ErrorAnswer<'_>| refusal(answer, &ended);

@@ -1,4 +1,11 @@
-//! A back end, a tokens file, and the `fetch` program itself, which is run as a user runs it.
+//! A back end, a tokens file, and the program under test itself (`PROGRAM`, an example), which is run as
+//! a user runs it.
+
+// Each test file uses a part of it.
+#![allow(dead_code)]
+
+#[path = "login.rs"]
+mod login;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -10,17 +17,12 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use http::Request;
-use http_body_util::BodyExt;
-use http_body_util::Full;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
-use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::Child;
 use tokio::time::timeout;
 
+use crate::PROGRAM;
 use crate::backend::Backend;
 use crate::backend::Config;
 use crate::style::Style;
@@ -30,17 +32,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The program, built now: one that lies about from an earlier build would prove nothing.
 fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        build.args([
-            "build",
-            "--quiet",
-            "--example",
-            "fetch",
-            "--message-format=json",
-        ]);
+        build.args(["build", "--quiet", "--message-format=json"]);
+        build.args(["--example", PROGRAM]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
@@ -48,7 +45,7 @@ fn program() -> &'static Path {
         assert!(built.status.success(), "the program builds");
         let lines = built.stdout.split(|byte| *byte == b'\n');
         let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-        let ours = |message: &Value| message["target"]["name"] == "fetch";
+        let ours = |message: &Value| message["target"]["name"] == PROGRAM;
         let executable = messages
             .filter(ours)
             .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)));
@@ -133,14 +130,8 @@ impl World {
 
     /// Puts the answer of a login into the file, as a user would.
     pub async fn log_in(&self) {
-        let client = Client::builder(TokioExecutor::new()).build_http::<Full<bytes::Bytes>>();
-        let user = self.backend.user();
-        let credentials = json!({ "email": user.email, "password": user.password });
-        let request = Request::post(self.url("/member/login"));
-        let request = request.body(Full::from(credentials.to_string()));
-        let answer = client.request(request.expect("a request")).await;
-        let body = answer.expect("an answer").into_body().collect().await;
-        fs::write(self.file(), body.expect("a body").to_bytes()).expect("written");
+        let answer = login::log_in(&self.backend).await;
+        fs::write(self.file(), answer).expect("written");
         self.note_tokens();
     }
 
@@ -177,7 +168,7 @@ impl World {
     }
 
     /// The program with the file and this style.
-    pub async fn fetch(&self, style: Style, arguments: &[&str]) -> Ran {
+    pub async fn run_as(&self, style: Style, arguments: &[&str]) -> Ran {
         let file = self.file();
         let given = style.arguments(&self.backend);
         let given = given.iter().map(String::as_str);

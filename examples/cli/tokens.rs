@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tower_token_refresh::{FileStore, InDoubt, SessionBuilder, TokenStore};
 
-use crate::{options::Options, words};
+use super::{options::Common, words};
 
 /// A refresh token in doubt is left alone for as long as a reissue may take, then for twice as long
 /// each time, and for five minutes at most: as the session does unless it is told otherwise.
@@ -37,7 +37,7 @@ pub enum Unusable {
 }
 
 impl Tokens {
-    pub fn new(options: &Options) -> Self {
+    pub fn new(options: &Common) -> Self {
         let file = options.tokens.as_ref().map(|path| Kept {
             path: path.clone(),
             store: FileStore::new(path),

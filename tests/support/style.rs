@@ -1,5 +1,8 @@
 //! The four ways to ask for new tokens, as command lines.
 
+// Each test file uses a part of it.
+#![allow(dead_code)]
+
 use crate::backend::Backend;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,22 @@
+//! What the programs have in common that stay logged in with their tokens in a file: the options for
+//! that, the session, and how they end.
+
+// Each program that includes this module uses a part of it.
+#![allow(dead_code)]
+
+mod ending;
+pub mod http;
+pub mod issuer;
+mod job;
+pub mod options;
+pub mod output;
+mod progress;
+mod reasons;
+mod signals;
+pub mod tokens;
+mod under_way;
+pub mod words;
+
+pub use job::{Job, run};
+pub use progress::progress_bar;
+pub use reasons::Reasons;

@@ -1,0 +1,233 @@
+//! The options that the programs share. Whatever can't work ends the program here, before anything is
+//! sent.
+
+use std::{env, path::PathBuf, time::Duration};
+
+use ::http::Uri;
+use clap::{ArgAction, Args, CommandFactory, ValueEnum, error::ErrorKind};
+use tower_token_refresh::{Classify, ConfigError, ErrorCodes, Origin};
+use url::Url;
+
+/// What is read where the secret is not on the command line, which others may see.
+const SECRET_VARIABLE: &str = "CLIENT_SECRET";
+
+// What the command line says of the session. (What `///` says here would be shown to the user.)
+#[derive(Args)]
+pub struct SessionLine {
+    /// JSON with the tokens: access_token or accessToken, refresh_token or refreshToken, and where
+    /// it is known expires_in (seconds), id, email. New tokens are saved there. Required, except with
+    /// --style client-credentials.
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
+    /// Where new tokens come from.
+    #[arg(long, value_name = "URL")]
+    reissue: String,
+    /// How the issuer is asked for them.
+    #[arg(long, value_enum, default_value_t)]
+    style: Style,
+    /// Who asks, with the styles oauth2 and client-credentials.
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// The client's secret; the environment variable CLIENT_SECRET if left out.
+    #[arg(long, value_name = "SECRET", requires = "client_id")]
+    client_secret: Option<String>,
+    /// The error code of the API for an access token that has expired. Without it, and for errors
+    /// without a code that is named here, a 401 means that. Can be given several times.
+    #[arg(long, value_name = "CODE")]
+    expired_code: Vec<String>,
+    /// The error code, of the API or of the issuer, that says that the session is over. Can be given
+    /// several times.
+    #[arg(long, value_name = "CODE")]
+    ended_code: Vec<String>,
+}
+
+// What it says in the end.
+#[derive(Args)]
+pub struct LastLine {
+    /// Where the tokens are kept. `file` is FILE itself.
+    #[arg(long, value_name = "STORE", default_value = "file")]
+    store: String,
+    #[arg(long, value_name = "NAME", hide = true)]
+    session: Option<String>,
+    /// Prints one line of JSON about what happened, in place of a body.
+    #[arg(long)]
+    json: bool,
+    /// Tells what the session does, on standard error; twice for more.
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Style {
+    /// The refresh token as a bearer, and a JSON body with what is known of the user (id, email).
+    #[default]
+    Member,
+    /// The refresh token as a cookie named refreshToken.
+    Cookie,
+    /// OAuth 2.0 with a refresh token (RFC 6749 section 6).
+    #[value(name = "oauth2")]
+    OAuth2,
+    /// OAuth 2.0 for the client itself, without a refresh token (RFC 6749 section 4.4).
+    ClientCredentials,
+}
+
+/// What the programs share, as it is to be done.
+pub struct Common {
+    pub tokens: Option<PathBuf>,
+    pub reissue: Uri,
+    pub issuer: Issuer,
+    pub expired_codes: Vec<String>,
+    pub ended_codes: Vec<String>,
+    pub json: bool,
+    pub verbose: u8,
+}
+
+/// Who hands out new tokens, and what that takes.
+pub enum Issuer {
+    Member,
+    Cookie,
+    OAuth2(Option<Credentials>),
+    ClientCredentials { id: String, secret: String },
+}
+
+/// A client of OAuth. Without a secret it is a public one.
+pub struct Credentials {
+    pub id: String,
+    pub secret: Option<String>,
+}
+
+impl Common {
+    pub fn new(session: SessionLine, last: LastLine) -> Result<Self, String> {
+        check_store(&last)?;
+        let issuer = issuer(&session)?;
+        if session.tokens.is_none() && !issuer.needs_no_login() {
+            return Err("--tokens FILE is missing: the JSON file with the tokens".to_owned());
+        }
+        Ok(Self {
+            reissue: endpoint(&session.reissue).map_err(|what| format!("--reissue: {what}"))?,
+            issuer,
+            tokens: session.tokens,
+            expired_codes: session.expired_code,
+            ended_codes: session.ended_code,
+            json: last.json,
+            verbose: last.verbose,
+        })
+    }
+
+    /// The error codes of the API, where some are named.
+    pub fn codes(&self) -> Result<Option<ErrorCodes>, ConfigError> {
+        if self.expired_codes.is_empty() && self.ended_codes.is_empty() {
+            return Ok(None);
+        }
+        let expired = self.expired_codes.iter();
+        let codes = expired.fold(ErrorCodes::json("/code"), ErrorCodes::expired);
+        let codes = self.ended_codes.iter().fold(codes, ErrorCodes::ended);
+        codes.check()?;
+        Ok(Some(codes))
+    }
+}
+
+/// Wrong usage: exit status 2.
+pub fn refuse<C: CommandFactory>(what: impl ToString) -> ! {
+    let mut command = C::command();
+    let what = what.to_string();
+    command.error(ErrorKind::ValueValidation, what).exit()
+}
+
+/// The server of this URL.
+pub fn origin(uri: &Uri) -> Result<Origin, ConfigError> {
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    Origin::try_from(format!("{scheme}://{authority}"))
+}
+
+impl Issuer {
+    /// The first token comes from the issuer as well.
+    pub fn needs_no_login(&self) -> bool {
+        matches!(self, Self::ClientCredentials { .. })
+    }
+}
+
+fn check_store(line: &LastLine) -> Result<(), String> {
+    if line.store != "file" {
+        return Err("--store: the only store there is yet is `file`".to_owned());
+    }
+    match line.session {
+        Some(_) => Err("--session: there is one session to a file".to_owned()),
+        None => Ok(()),
+    }
+}
+
+fn issuer(line: &SessionLine) -> Result<Issuer, String> {
+    let id = line.client_id.clone();
+    let secret = || {
+        let variable = env::var(SECRET_VARIABLE).ok();
+        let given = line.client_secret.clone().or(variable);
+        given.filter(|secret| !secret.is_empty())
+    };
+    match (line.style, id) {
+        (Style::Member | Style::Cookie, Some(_)) => {
+            Err("--client-id goes with --style oauth2 or client-credentials".to_owned())
+        }
+        (Style::Member, None) => Ok(Issuer::Member),
+        (Style::Cookie, None) => Ok(Issuer::Cookie),
+        (Style::OAuth2, id) => Ok(Issuer::OAuth2(id.map(|id| Credentials {
+            id,
+            secret: secret(),
+        }))),
+        (Style::ClientCredentials, id) => id
+            .zip(secret())
+            .map(|(id, secret)| Issuer::ClientCredentials { id, secret })
+            .ok_or_else(|| {
+                format!(
+                    "--style client-credentials needs --client-id, and --client-secret or the \
+                     environment variable {SECRET_VARIABLE}"
+                )
+            }),
+    }
+}
+
+/// Where tokens may be sent to: an `http` or `https` URL with a host.
+pub fn endpoint(text: &str) -> Result<Uri, String> {
+    let no_url = |why: &str| format!("{} {why}", shown(text));
+    let mut url = Url::parse(text).map_err(|error| {
+        no_url(&format!(
+            "is no URL with a host, as https://HOST/PATH: {error}"
+        ))
+    })?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(no_url("has to begin with https:// (or http://)"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(no_url(
+            "has a user name in it, which is not sent: leave it out",
+        ));
+    }
+    url.set_fragment(None);
+    let origin = url.origin().ascii_serialization();
+    if Origin::try_from(&origin).is_err() && Origin::allow_plain_http(&origin).is_ok() {
+        return Err(no_url(
+            "is plain http to another machine, where everybody on the way could read the tokens: \
+             use https",
+        ));
+    }
+    let uri = url.as_str().parse();
+    uri.map_err(|error| no_url(&format!("can't be used: {error}")))
+}
+
+/// As much of it as holds no secret.
+fn shown(text: &str) -> String {
+    let end = text.find(['?', '#']).unwrap_or(text.len());
+    match &text[..end] {
+        text if text.contains('@') => "the URL".to_owned(),
+        text => format!("{text:?}"),
+    }
+}
+
+pub fn deadline(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("nothing can settle in no time".to_owned()),
+        Ok(deadline) => Ok(deadline),
+        Err(error) => Err(error.to_string()),
+    }
+}

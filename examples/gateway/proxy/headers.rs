@@ -1,0 +1,63 @@
+//! Which headers go through, and which stop here.
+
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{
+        AUTHORIZATION, CONNECTION, COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+        TRAILER, TRANSFER_ENCODING, UPGRADE,
+    },
+};
+
+use super::sessions::COOKIE_NAME;
+
+/// What is said from one connection to the next ([RFC 9110 section
+/// 7.6.1](https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1)), besides what `Connection` names.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+pub fn keep_end_to_end(headers: &mut HeaderMap) {
+    let named: Vec<_> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .filter_map(|name| name.trim().parse::<HeaderName>().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// Makes a browser's headers those of a request of the gateway.
+pub fn make_ours(headers: &mut HeaderMap) {
+    keep_end_to_end(headers);
+    // The client says the back end's own.
+    headers.remove(HOST);
+    // A header of the caller's own would win over the session's token.
+    headers.remove(AUTHORIZATION);
+    let cookies: Vec<_> = headers.get_all(COOKIE).iter().filter_map(foreign).collect();
+    headers.remove(COOKIE);
+    for line in cookies {
+        headers.append(COOKIE, line);
+    }
+}
+
+/// The cookies of this line that are not the gateway's.
+fn foreign(line: &HeaderValue) -> Option<HeaderValue> {
+    let pairs = line.to_str().ok()?.split(';').map(str::trim);
+    let is_ours = |pair: &str| pair.split('=').next().unwrap_or_default().trim() == COOKIE_NAME;
+    let others: Vec<_> = pairs.filter(|pair| !is_ours(pair)).collect();
+    let line = others.join("; ");
+    HeaderValue::try_from(line)
+        .ok()
+        .filter(|line| !line.is_empty())
+}

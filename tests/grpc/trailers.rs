@@ -1,0 +1,238 @@
+//! A status in the trailers, and when it is there.
+
+use super::*;
+
+// shows B28
+#[tokio::test]
+async fn trailers_that_come_with_the_head_are_as_good_as_a_status_in_it() {
+    for at in ["/trailers.At/Once", "/two.Frames/Once"] {
+        let (world, session, _server, mut client) = scene().await;
+        world.expire();
+        assert_eq!(say(&mut client, at).await.unwrap(), "hello", "{at}");
+        assert_eq!(world.tokens(), ["t0", "t1"], "{at}");
+        assert_eq!(session.stats().replays, 1, "{at}");
+    }
+}
+
+// shows B28, B29, P10: the head is there although the trailers are not.
+#[tokio::test]
+async fn trailers_that_come_later_are_passed_on_and_the_next_call_is_refreshed_first() {
+    for messages in [0, 1, 3] {
+        let (world, session, _server, mut client) = scene().await;
+        world.expire();
+        let mut heard = listen(&mut client, messages).await.unwrap().into_inner();
+        for _ in 0..messages {
+            assert_eq!(heard.message().await.unwrap(), Some(text("m")));
+        }
+        assert_eq!(world.reissues(), 0, "nothing is known yet");
+        world.open();
+        assert_eq!(
+            heard.message().await.unwrap_err().code(),
+            Code::Unauthenticated
+        );
+        assert_eq!(say(&mut client, SAY).await.unwrap(), "hello");
+        assert_eq!(world.tokens(), ["t0", "t1"], "{messages} messages");
+        assert_eq!(session.stats().replays, 0);
+    }
+}
+
+// shows B29: everything is there at once, a message as well.
+#[tokio::test]
+async fn a_call_that_has_had_a_message_is_not_made_again() {
+    let (world, session, _server, mut client) = scene().await;
+    world.expire();
+    world.open();
+    let mut heard = listen(&mut client, 1).await.unwrap().into_inner();
+    assert_eq!(heard.message().await.unwrap(), Some(text("m")));
+    assert_eq!(
+        heard.message().await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
+    assert_eq!(session.stats().replays, 0);
+    world.open();
+    assert!(
+        listen(&mut client, 0)
+            .await
+            .unwrap()
+            .into_inner()
+            .message()
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(world.tokens(), ["t0", "t1"]);
+}
+
+// shows P2
+#[tokio::test]
+async fn late_trailers_of_a_token_that_was_replaced_cost_nothing() {
+    let (world, _session, _server, mut client) = scene().await;
+    world.expire();
+    let mut late = listen(&mut client, 1).await.unwrap().into_inner();
+    assert_eq!(say(&mut client, SAY).await.unwrap(), "hello");
+    world.open();
+    assert_eq!(late.message().await.unwrap(), Some(text("m")));
+    assert_eq!(
+        late.message().await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
+    assert_eq!(say(&mut client, SAY).await.unwrap(), "hello");
+    assert_eq!(world.tokens(), ["t0", "t0", "t1", "t1"]);
+    assert_eq!(world.reissues(), 1);
+}
+
+/// Takes the status 16 for the end of the session, wherever it is.
+#[derive(Clone)]
+struct Final;
+
+impl Classify for Final {
+    fn classify(&self, status: http::StatusCode, headers: &HeaderMap) -> Verdict {
+        DefaultClassifier.classify(status, headers)
+    }
+
+    fn inspect_trailers(&self, trailers: &HeaderMap) -> Verdict {
+        match DefaultClassifier.inspect_trailers(trailers) {
+            Verdict::Refresh => Verdict::EndSession,
+            verdict => verdict,
+        }
+    }
+}
+
+// shows P6, P7
+#[tokio::test]
+async fn trailers_that_are_final_end_the_session() {
+    for at_once in [true, false] {
+        let world = World::default();
+        let (session, server) = (world.session().await, world.serve().await);
+        let mut client = client(
+            layer(&session, &server.base).classify(Final),
+            channel(&server),
+        );
+        world.expire();
+        let refused = match at_once {
+            true => say(&mut client, "/trailers.At/Once").await.unwrap_err(),
+            false => {
+                let mut heard = listen(&mut client, 0).await.unwrap().into_inner();
+                world.open();
+                heard.message().await.unwrap_err()
+            }
+        };
+        assert_eq!(refused.code(), Code::Unauthenticated);
+        // The next call is the one that finds out, where nobody has waited.
+        assert_eq!(
+            say(&mut client, SAY).await.unwrap_err().code(),
+            Code::Unauthenticated
+        );
+        assert_eq!(
+            session.status().end_reason(),
+            Some(EndReason::Rejected),
+            "{at_once}"
+        );
+        assert_eq!(session.stats().ends, 1);
+        assert_eq!(world.tokens(), ["t0", ""], "{at_once}");
+        assert_eq!(world.reissues(), 0);
+    }
+}
+
+// shows P2: the answer to the second send is the answer, and counts for the next call.
+#[tokio::test]
+async fn a_replay_that_is_refused_in_its_trailers_counts_for_the_next_call() {
+    let (world, session, _server, mut client) = scene().await;
+    world.expire();
+    world.expire();
+    let refused = say(&mut client, "/trailers.At/Once").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert_eq!(say(&mut client, SAY).await.unwrap(), "hello");
+    assert_eq!(world.tokens(), ["t0", "t1", "t2"]);
+    assert_eq!(session.stats().replays, 1);
+}
+
+// shows P2
+#[tokio::test]
+async fn late_trailers_of_a_replay_count_for_the_token_it_carried() {
+    let (world, session, _server, mut client) = scene().await;
+    world.expire();
+    world.expire();
+    let at = "/late.Trailers/OfReplay";
+    let mut heard = listen_at(&mut client, at, 1).await.unwrap().into_inner();
+    assert_eq!(heard.message().await.unwrap(), Some(text("m")));
+    world.open();
+    let refused = heard.message().await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert_eq!(say(&mut client, SAY).await.unwrap(), "hello");
+    assert_eq!(world.tokens(), ["t0", "t1", "t2"]);
+    assert_eq!(session.stats().replays, 1);
+}
+
+// shows B28: of a call that had to wait before it was sent.
+#[tokio::test]
+async fn a_call_that_was_held_is_made_good_as_well() {
+    let (world, session, _server, mut client) = scene().await;
+    world.expire();
+    world.expire();
+    let mut heard = listen(&mut client, 0).await.unwrap().into_inner();
+    world.open();
+    let refused = heard.message().await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let said = say(&mut client, "/trailers.At/Once").await;
+    assert_eq!(said.unwrap(), "hello");
+    assert_eq!(world.tokens(), ["t0", "t1", "t2"]);
+    assert_eq!(session.stats().replays, 1);
+}
+
+/// An answer whose frames are there at once.
+fn ready_answer(frames: Vec<Frame<Bytes>>) -> Response<Body> {
+    let frames = stream::iter(frames.into_iter().map(Ok));
+    grpc_answer(StreamBody::new(frames))
+}
+
+// shows B29, B119
+#[tokio::test]
+async fn what_stands_before_the_trailers_decides_on_the_replay() {
+    let empty = || Frame::data(Bytes::new());
+    let message = || Frame::data(Bytes::from_static(b"\0\0\0\0\0"));
+    let end = || Frame::trailers(status("16"));
+    let cases = [
+        (vec![end()], false, true),
+        (vec![empty(), empty(), end()], false, true),
+        (vec![message(), end()], false, false),
+        (vec![empty(), message(), end()], false, false),
+        // A caller that doesn't mind is no reason to hold messages back.
+        (vec![message(), end()], true, false),
+    ];
+    for (n, (frames, is_safe, replayed)) in cases.into_iter().enumerate() {
+        let (session, mut below, service, gate) = still_world().await;
+        gate.add_permits(1);
+        let mut request = with_5_seconds();
+        if is_safe {
+            request.extensions_mut().insert(ReplaySafe);
+        }
+        let call = tokio::spawn(service.oneshot(request));
+        let (_, respond) = below.next_request().await.unwrap();
+        let whole: usize = frames
+            .iter()
+            .filter_map(Frame::data_ref)
+            .map(Bytes::len)
+            .sum();
+        respond.send_response(ready_answer(frames));
+        if replayed {
+            let (_, respond) = below.next_request().await.unwrap();
+            respond.send_response(ready_answer(vec![Frame::trailers(status("0"))]));
+        }
+        let answer = call.await.unwrap().unwrap().into_body();
+        assert!(!answer.is_end_stream(), "case {n}");
+        let answer = answer.collect().await.unwrap();
+        let trailers = answer.trailers().unwrap().clone();
+        assert_eq!(
+            trailers["grpc-status"],
+            if replayed { "0" } else { "16" },
+            "case {n}"
+        );
+        assert_eq!(
+            answer.to_bytes().len(),
+            if replayed { 0 } else { whole },
+            "case {n}"
+        );
+        assert_eq!(session.stats().replays, u64::from(replayed), "case {n}");
+    }
+}
