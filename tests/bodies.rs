@@ -454,10 +454,13 @@ async fn a_body_of_any_shape_is_sent_again_whole() {
 // shows B112, P10: trailers are a part of the body, also where nothing else is.
 #[tokio::test]
 async fn trailers_are_sent_again() {
-    for text in ["", "some data"] {
-        let upload = Upload::of([data(text), Step::Trailers(trailers())]);
-        for seen in is_sent_again(true, text, upload, text).await {
-            assert_eq!(seen.trailers, Some(trailers()), "{text}: {}", seen.token);
+    for http2 in [false, true] {
+        for text in ["", "some data"] {
+            let upload = Upload::of([data(text), Step::Trailers(trailers())]);
+            for seen in is_sent_again(http2, text, upload, text).await {
+                let row = format!("http2 {http2}, {text:?}, {}", seen.token);
+                assert_eq!(seen.trailers, Some(trailers()), "{row}");
+            }
         }
     }
 }

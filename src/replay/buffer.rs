@@ -88,6 +88,10 @@ impl Buffer {
         self.data_len == 0 && self.trailers.is_none()
     }
 
+    pub(super) fn has_trailers(&self) -> bool {
+        self.trailers.is_some()
+    }
+
     fn push(&mut self, frame: &Frame<Bytes>) -> Result<(), NotReplayed> {
         if let Some(data) = frame.data_ref() {
             self.push_data(data)

@@ -327,7 +327,9 @@ impl<B: Body> Second<B> {
         let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(kept));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(kept)) {
+        let upper = rest.upper().and_then(|upper| upper.checked_add(kept));
+        // A length that is known keeps HTTP/1 from sending trailers.
+        if let Some(upper) = upper.filter(|_| !self.kept.has_trailers()) {
             hint.set_upper(upper);
         }
         hint
