@@ -108,6 +108,9 @@ impl<S, C> TokenRefreshLayer<S, C> {
     /// How much of a response is read before the caller gets it, and for how long: where the
     /// classifier asks for the body, and of a rejection, so that its connection is free while the
     /// request waits; 64 KiB and 1 s unless set. A rejection beyond it goes to the caller, whole.
+    ///
+    /// As long as that, from the rejection on, a request body that is still being sent has to come to its
+    /// end, if the refresh does not take longer.
     pub fn response_limit(mut self, bytes: usize, time: Duration) -> Self {
         self.options.response_limit = bytes;
         self.options.response_time = time;
