@@ -1,6 +1,8 @@
 //! [`ResponseBody`]: the server's body as it comes, or what was read of it before, and then the rest.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::mem;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
@@ -38,6 +40,9 @@ pin_project! {
         Read { read: Box<Read<B>> },
     }
 }
+
+/// So many are read in one go.
+const FRAMES_AT_ONCE: usize = 64;
 
 /// Is told of the trailers when they are read.
 pub(crate) type Watch = Box<dyn FnOnce(&HeaderMap) + Send + Sync>;
@@ -139,9 +144,15 @@ impl<B: Body> Read<B> {
     }
 
     async fn pull(&mut self, data: &mut BytesMut, limit: usize) {
+        let mut frames = 0;
         while let Some(rest) = &mut self.rest
             && self.over.is_empty()
         {
+            frames += 1;
+            if frames % FRAMES_AT_ONCE == 0 {
+                // A body that is always ready would not let the time run out.
+                yield_now().await;
+            }
             match rest.frame().await {
                 None => self.rest = None,
                 Some(Err(error)) => {
@@ -162,7 +173,7 @@ impl<B: Body> Read<B> {
     fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         for piece in [&mut self.data, &mut self.over] {
             if !piece.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(piece)))));
+                return Poll::Ready(Some(Ok(Frame::data(mem::take(piece)))));
             }
         }
         if let Some(trailers) = self.trailers.take() {
@@ -256,6 +267,19 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody").finish_non_exhaustive()
     }
+}
+
+/// Lets others run.
+async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|cx| match mem::replace(&mut has_yielded, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 fn poll_frame<B: Body>(

@@ -138,10 +138,12 @@ where
                         _ => None,
                     };
                     let Some(verdict) = judged.filter(is_doubtful) else {
+                        // What was kept for a replay is not kept any longer.
+                        *call = None;
                         let answer = answer.map_err(Into::into);
                         return Poll::Ready(Ok(answer?.map(ResponseBody::streaming)));
                     };
-                    let response = answer.map_err(Into::into)?;
+                    let response = answer.map_err(Into::into)?.map(ResponseBody::streaming);
                     let Some(call) = call.take() else {
                         return Poll::Ready(Err(already_done()));
                     };

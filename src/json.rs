@@ -105,8 +105,10 @@ impl MediaType {
         };
         let text = value.to_str().unwrap_or_default();
         let essence = text.split(';').next().unwrap_or_default().trim();
-        let essence = essence.to_ascii_lowercase();
-        if essence == "application/json" || essence.ends_with("+json") {
+        let suffix = essence.len().saturating_sub("+json".len());
+        let suffix = essence.get(suffix..).unwrap_or_default();
+        if essence.eq_ignore_ascii_case("application/json") || suffix.eq_ignore_ascii_case("+json")
+        {
             Self::Json
         } else {
             Self::Other

@@ -67,23 +67,28 @@ impl<C: Classify> Options<C> {
         guarded(|| self.classifier.inspect_trailers(trailers))
     }
 
-    /// What it says in the end: with a look at its body, where the classifier asked for one. The
-    /// response is given back whole.
-    pub(crate) async fn settle_verdict<ResBody: Body>(
+    /// What its body says, where the classifier asked for a look at it. The response is given back
+    /// whole.
+    pub(crate) async fn inspect<ResBody: Body>(
         &self,
         response: Response<ResponseBody<ResBody>>,
         verdict: Verdict,
+        time: Duration,
     ) -> (Response<ResponseBody<ResBody>>, Verdict) {
         if verdict != Verdict::Inspect {
             return (response, verdict);
         }
         let (head, body) = response.into_parts();
-        let read = body.read(self.response_limit, self.response_time).await;
+        let read = body.read(self.response_limit, time).await;
         let inspect = || {
             self.classifier
                 .inspect(head.status, &head.headers, read.whole())
         };
-        let verdict = guarded(inspect);
+        // Where the body says nothing, its trailers may.
+        let verdict = match guarded(inspect) {
+            Verdict::Abstain | Verdict::Inspect => Verdict::InspectTrailers,
+            verdict => verdict,
+        };
         (Response::from_parts(head, read.into()), verdict)
     }
 
@@ -91,9 +96,10 @@ impl<C: Classify> Options<C> {
     pub(crate) async fn read<ResBody: Body>(
         &self,
         response: Response<ResponseBody<ResBody>>,
+        time: Duration,
     ) -> (Response<ResponseBody<ResBody>>, bool) {
         let (head, body) = response.into_parts();
-        let read = body.read(self.response_limit, self.response_time).await;
+        let read = body.read(self.response_limit, time).await;
         let is_whole = read.is_whole();
         (Response::from_parts(head, read.into()), is_whole)
     }

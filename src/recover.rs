@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use http::Request;
@@ -113,7 +114,7 @@ where
     } = held;
     let epoch = ticket.epoch();
     session.hold(ticket.within(deadline)).await?;
-    ready(&mut inner).await?;
+    ready(&mut inner, deadline).await?;
     let (stamp, header) = session.current();
     if header.is_some() && stamp.epoch != epoch {
         // P8: it waited for the token of one login, and is not sent with that of another.
@@ -128,6 +129,7 @@ where
     let sent = (stamp, header);
     let (future, call) = Call::send(&mut inner, options, session, sent, deadline, head, body);
     let response = future.await.map_err(Into::into)?;
+    let response = response.map(ResponseBody::streaming);
     let verdict = call.judge(&response);
     let (response, verdict) = call.peek(response, verdict);
     match verdict {
@@ -150,7 +152,10 @@ where
     ResBody: Body,
 {
     // A look at the body, where the classifier asks for one.
-    let (rejection, verdict) = call.options.settle_verdict(response, verdict).await;
+    let patience = call.patience();
+    let time = patience.left();
+    let (response, verdict) = call.options.inspect(response, verdict, time).await;
+    let (rejection, verdict) = call.peek(response, verdict);
     if !is_rejection(verdict) {
         return Ok(rejection);
     }
@@ -167,8 +172,7 @@ where
     }
 
     // Meanwhile the rejection is read to its end, so that its connection is free (P14).
-    let rejected_at = Instant::now();
-    let (rejection, is_whole) = call.options.read(rejection).await;
+    let (rejection, is_whole) = call.options.read(rejection, patience.left()).await;
     if !is_whole {
         return Ok(explain(
             rejection,
@@ -186,9 +190,7 @@ where
         return Ok(explain(rejection, error));
     }
     // What still reads the body of the first send has as long to come to its end as the rejection had.
-    let patience = call.options.response_time;
-    let left = patience.saturating_sub(rejected_at.elapsed());
-    let _: Option<()> = timeout(left, call.body.released()).await;
+    let _: Option<()> = timeout(patience.left(), call.body.released()).await;
 
     // Once more, with what is there now. Attached when the service is ready, for a logout or a
     // login may come until then (P8).
@@ -196,9 +198,14 @@ where
         Ok(body) => body,
         Err(why) => return Ok(explain(rejection, not_replayed(why))),
     };
-    if let Err(error) = ready(&mut call.inner).await {
-        let why = Kind::NotReplayed(NotReplayed::NotReady);
-        return Ok(explain(rejection, RefreshError::with_source(why, error)));
+    if let Err(error) = ready(&mut call.inner, call.deadline).await {
+        let why = match error.downcast::<RefreshError>() {
+            Ok(late) => *late,
+            Err(error) => {
+                RefreshError::with_source(Kind::NotReplayed(NotReplayed::NotReady), error)
+            }
+        };
+        return Ok(explain(rejection, why));
     }
     let (stamp, header) = call.session.current();
     if stamp.epoch != call.stamp.epoch {
@@ -214,11 +221,13 @@ where
     call.session.attach(&mut call.head.headers, header);
     let request = Request::from_parts(call.head, body);
     let response = call.inner.call(request).await.map_err(Into::into)?;
+    let response = response.map(ResponseBody::streaming);
 
     // Whatever it says, it is the answer; a rejection counts for the next request (P2, P9).
     let verdict = call.options.judge(&response);
+    let time = Patience::new(call.options.response_time, call.deadline).left();
+    let (response, verdict) = call.options.inspect(response, verdict, time).await;
     let (response, verdict) = peek(&call.options, &call.session, stamp, response, verdict);
-    let (response, verdict) = call.options.settle_verdict(response, verdict).await;
     if !is_rejection(verdict) {
         return Ok(response);
     }
@@ -305,9 +314,14 @@ impl<Inner, C: Classify, B> Call<Inner, C, B> {
         }
     }
 
+    /// For looking at the answer.
+    fn patience(&self) -> Patience {
+        Patience::new(self.options.response_time, self.deadline)
+    }
+
     pub(crate) fn peek<ResBody: Body>(
         &self,
-        response: Response<ResBody>,
+        response: Response<ResponseBody<ResBody>>,
         verdict: Verdict,
     ) -> (Response<ResponseBody<ResBody>>, Verdict)
     where
@@ -323,7 +337,7 @@ fn peek<C, ResBody>(
     options: &Arc<Options<C>>,
     session: &Session,
     stamp: Stamp,
-    response: Response<ResBody>,
+    response: Response<ResponseBody<ResBody>>,
     verdict: Verdict,
 ) -> (Response<ResponseBody<ResBody>>, Verdict)
 where
@@ -331,12 +345,13 @@ where
     ResBody: Body,
 {
     if verdict != Verdict::InspectTrailers {
-        return (response.map(ResponseBody::streaming), verdict);
+        return (response, verdict);
     }
     let (head, body) = response.into_parts();
-    let mut read = ResponseBody::streaming(body).peek();
+    let mut read = body.peek();
     let verdict = match read.trailers() {
         Some(trailers) => options.judge_trailers(trailers),
+        None if read.is_whole() => Verdict::Abstain,
         None => {
             let (options, session) = (options.clone(), session.clone());
             read.watch(Box::new(move |trailers| {
@@ -371,9 +386,37 @@ fn not_replayed(why: NotReplayed) -> RefreshError {
     RefreshError::new(Kind::NotReplayed(why))
 }
 
-async fn ready<Inner, Request>(inner: &mut Inner) -> Result<(), BoxError>
+/// Where the deadline comes first, it is the error.
+async fn ready<Inner, Request>(inner: &mut Inner, deadline: Option<Instant>) -> Result<(), BoxError>
 where
     Inner: Service<Request, Error: Into<BoxError>>,
 {
-    poll_fn(|cx| inner.poll_ready(cx)).await.map_err(Into::into)
+    let ready = poll_fn(|cx| inner.poll_ready(cx));
+    let Some(deadline) = deadline else {
+        return ready.await.map_err(Into::into);
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    match timeout(left, ready).await {
+        Some(ready) => ready.map_err(Into::into),
+        None => Err(RefreshError::new(Kind::WaitTimeout).into()),
+    }
+}
+
+/// How long an answer may be looked at, and what holds it up be waited for.
+struct Patience {
+    since: Instant,
+    most: Duration,
+}
+
+impl Patience {
+    fn new(most: Duration, deadline: Option<Instant>) -> Self {
+        let since = Instant::now();
+        let until_deadline = |deadline: Instant| deadline.saturating_duration_since(since);
+        let most = deadline.map_or(most, |deadline| most.min(until_deadline(deadline)));
+        Self { since, most }
+    }
+
+    fn left(&self) -> Duration {
+        self.most.saturating_sub(self.since.elapsed())
+    }
 }

@@ -35,6 +35,7 @@ use tower::ServiceExt;
 use tower::service_fn;
 use tower::util::ServiceFn;
 use tower_token_refresh::BoxError;
+use tower_token_refresh::DefaultClassifier;
 use tower_token_refresh::ErrorCodes;
 use tower_token_refresh::ReplayBody;
 use tower_token_refresh::ReplaySafe;
@@ -304,6 +305,63 @@ async fn a_rejection_that_does_not_end_is_handed_on_after_a_second() {
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     let first = response.into_body().frame().await.unwrap().unwrap();
     assert_eq!(first.into_data().unwrap(), "own words");
+}
+
+// shows P9: the look at the body, and the reading of the rejection, have the second together.
+#[tokio::test(start_paused = true)]
+async fn a_rejection_that_is_looked_at_is_held_no_longer() {
+    let session = World::new().logged_in("u").await;
+    let codes = ErrorCodes::json("/code").expired("T-002");
+    let layer = layer(&session).classify(codes.or(DefaultClassifier));
+    let begun = tokio::time::Instant::now();
+    let response = layer.layer(rejecting(true)).oneshot(post("/", "x")).await;
+    assert_eq!(begun.elapsed(), Duration::from_secs(1));
+    let first = response
+        .unwrap()
+        .into_body()
+        .frame()
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(first.into_data().unwrap(), "own words");
+}
+
+// shows P4, P9: time runs on for a body that always has something, and never says anything.
+#[tokio::test]
+async fn a_rejection_of_frames_without_end_does_not_hold_its_thread() {
+    let session = World::new().logged_in("u").await;
+    let api = service_fn(|_: Sent| {
+        let empty = || Ok::<_, Infallible>(Frame::data(Bytes::new()));
+        let body = StreamBody::new(stream::repeat_with(empty));
+        ready(Response::builder().status(401).body(body))
+    });
+    let layer = layer(&session).response_limit(1024, Duration::from_millis(1));
+    let response = layer.layer(api).oneshot(post("/", "x")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+}
+
+// shows P9: a request that is done keeps nothing, also where its future is kept.
+#[tokio::test]
+async fn what_was_kept_is_given_back_when_the_answer_is_there() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let layer = layer(&session).total_replay_limit(10);
+    let send = || {
+        let body = stream_of(&["01234", "56789"]);
+        let request = Request::post(format!("{}/", support::ORIGIN))
+            .body(body)
+            .unwrap();
+        layer.layer(world.api()).oneshot(request)
+    };
+    let mut done = Box::pin(send());
+    let answer = (&mut done).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    world.expire();
+    assert_eq!(
+        send().await.unwrap().status(),
+        StatusCode::OK,
+        "there is room"
+    );
 }
 
 /// An API that answers its first request with a code, in a rejection or in a success.

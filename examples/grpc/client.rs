@@ -23,6 +23,7 @@ use tower_token_refresh::{
 
 use crate::{
     cli::{Reasons, http, issuer, options::origin, output, tokens::Tokens, words::explain},
+    codes::StatusCodes,
     greeter::{HelloRequest, greeter_client::GreeterClient},
     options::{Call, Options},
 };
@@ -147,9 +148,12 @@ fn api(options: &Options, session: &Session, seen: &Arc<Seen>) -> Result<Api, Bo
         .connect_lazy();
     let layer = TokenRefreshLayer::new(origin(&options.url)?, session.clone())?;
     let layer = layer.replay_limit(REPLAY_LIMIT);
-    // The Greeter itself has no such codes; what stands before it may.
+    // In the message of a status, or, from what stands before the server, in JSON.
     Ok(match options.common.codes()? {
-        Some(codes) => logged_in(layer.classify(codes.or(DefaultClassifier)), channel, seen),
+        Some(codes) => {
+            let codes = StatusCodes::new(&options.common).or(codes);
+            logged_in(layer.classify(codes.or(DefaultClassifier)), channel, seen)
+        }
         None => logged_in(layer, channel, seen),
     })
 }

@@ -11,6 +11,7 @@ mod calls;
 #[path = "../cli/mod.rs"]
 mod cli;
 mod client;
+mod codes;
 #[path = "../greeter/mod.rs"]
 mod greeter;
 mod metadata;

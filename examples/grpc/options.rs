@@ -14,7 +14,8 @@ const USAGE: &str = "grpc [OPTIONS] --tokens <FILE> --reissue <URL> --url <URL>
        grpc [OPTIONS] --style client-credentials --client-id <ID> --reissue <URL> --url <URL>";
 
 /// Calls a Greeter (examples/greeter.proto), and keeps itself logged in: when the server says that the
-/// access token has expired, it gets a new one, saves it, and makes the calls again.
+/// access token has expired, it gets a new one, saves it, and makes the calls again. The code of an error is
+/// what its message begins with, as in "T-002: the token has expired".
 ///
 /// The replies of a single call go to standard output. Exit status: 0 when every call has ended with
 /// the status OK, 1 when not, 2 for wrong usage, and 128 + n when signal n has ended it (130 for
@@ -30,7 +31,7 @@ struct CommandLine {
     /// Which method is called.
     #[arg(long, value_enum, default_value_t)]
     call: Call,
-    /// How many calls there are, all at once.
+    /// How many calls there are, all at once and over one connection; a server may refuse thousands.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=100_000))]
     parallel: u32,
     /// How many replies a server-stream asks for, or how many messages a client-stream sends.
@@ -39,7 +40,7 @@ struct CommandLine {
     /// Asks the server to fail a server-stream with UNAUTHENTICATED, after so many replies.
     #[arg(long, value_name = "K", default_value_t = 0, hide_default_value = true)]
     fail_after: u32,
-    /// Sent with each call. The value of a key that ends in -bin is base64. Can be given several times.
+    /// Sent with each call. What grpc-timeout says is the time of the whole call. The value of a key that ends in -bin is base64. Can be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     metadata: Vec<String>,
     /// What has not settled by then, counted from the beginning, is hung.

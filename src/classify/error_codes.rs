@@ -10,6 +10,7 @@ use super::Classify;
 use super::Or;
 use super::Verdict;
 use crate::error::ConfigError;
+use crate::grpc;
 use crate::json;
 use crate::json::MediaType;
 use crate::json::Pointer;
@@ -127,6 +128,8 @@ impl ErrorCodes {
 impl Classify for ErrorCodes {
     fn classify(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
         let wanted = match MediaType::of(headers) {
+            // Messages with a frame around each, whatever is in them.
+            MediaType::Json if grpc::is_grpc(headers) => false,
             MediaType::Json if status.is_success() => self.inner.in_success,
             MediaType::Json | MediaType::Absent => status.is_client_error(),
             MediaType::Other => false,

@@ -39,7 +39,8 @@ pub trait Classify {
         Verdict::Abstain
     }
 
-    /// Judges the trailers of a response whose head gave [`Verdict::InspectTrailers`].
+    /// Judges the trailers of a response whose head gave [`Verdict::InspectTrailers`], or whose body was
+    /// inspected and did not settle it.
     ///
     /// Where they are there with the head, and nothing else is, this is the verdict on the response.
     /// Nobody waits for them: those that come later are judged as the caller reads them, and `Refresh`

@@ -8,7 +8,8 @@ use super::ReissueError;
 use super::ReissueRequest;
 use crate::token::TokenSet;
 
-/// A reissuer made of a closure.
+/// A reissuer made of a closure. One that captures values is a closure around a block, as here: an async
+/// closure (`async move |request| …`) that does is no `Fn`.
 ///
 /// ```
 /// use tower_token_refresh::{ReissueError, Session, TokenSet, reissue_fn};

@@ -116,3 +116,59 @@ async fn the_time_of_a_call_that_is_held_runs_on() {
         assert!(first.await.unwrap().is_ok() && held.await.unwrap().is_ok());
     }
 }
+
+/// An answer that is refused in its head, and does not come to its end.
+fn endless(refused: Response<Body>) -> Response<Body> {
+    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+    let body = Body::new(body.map_err(|never| match never {}));
+    refused.map(|_: Body| body)
+}
+
+// shows B99: the second of a rejection is a part of the time.
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_call_ends_the_reading_of_its_refusal() {
+    let (_session, mut below, service, gate) = still_world().await;
+    gate.add_permits(1);
+    let started = tokio::time::Instant::now();
+    let mut request = with_5_seconds();
+    request
+        .headers_mut()
+        .insert("grpc-timeout", "100m".parse().unwrap());
+    let call = tokio::spawn(service.oneshot(request));
+    let (_, respond) = below.next_request().await.unwrap();
+    respond.send_response(endless(refusal()));
+    let answer = call.await.unwrap().unwrap();
+    assert_eq!(started.elapsed(), Duration::from_millis(100));
+    assert_eq!(answer.headers()["grpc-status"], "16");
+}
+
+// shows B99, P10: the service below has no place for the second send, or for one that was held.
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_call_ends_its_wait_for_the_service_below() {
+    let (session, mut below, service, gate) = still_world().await;
+    let started = tokio::time::Instant::now();
+    let rejected = tokio::spawn(service.clone().oneshot(with_5_seconds()));
+    let (_, respond) = below.next_request().await.unwrap();
+    respond.send_response(refusal());
+    while session.stats().waiters == 0 {
+        tokio::task::yield_now().await;
+    }
+    let held = tokio::spawn(service.oneshot(with_5_seconds()));
+    while session.stats().waiters == 1 {
+        tokio::task::yield_now().await;
+    }
+    below.allow(0);
+    gate.add_permits(1);
+    let answer = rejected.await.unwrap().unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "16");
+    let why = answer.extensions().get::<RefreshError>().unwrap();
+    assert!(why.is_wait_timeout(), "{why}");
+    let error = held.await.unwrap().unwrap_err();
+    assert!(
+        error
+            .downcast_ref::<RefreshError>()
+            .unwrap()
+            .is_wait_timeout()
+    );
+    assert_eq!(started.elapsed(), Duration::from_secs(5));
+}

@@ -1,5 +1,9 @@
 //! A status in the trailers, and when it is there.
 
+use std::future::ready;
+
+use tower_token_refresh::ErrorCodes;
+
 use super::*;
 
 // shows B28
@@ -235,4 +239,46 @@ async fn what_stands_before_the_trailers_decides_on_the_replay() {
         );
         assert_eq!(session.stats().replays, u64::from(replayed), "case {n}");
     }
+}
+
+/// Wants to see every body, and has nothing to say about it.
+#[derive(Clone)]
+struct Curious;
+
+impl Classify for Curious {
+    fn classify(&self, _: http::StatusCode, _: &HeaderMap) -> Verdict {
+        Verdict::Inspect
+    }
+}
+
+// shows B28: the trailers are judged where the body was looked at first, and said nothing.
+#[tokio::test]
+async fn a_classifier_that_looks_at_bodies_does_not_hide_the_trailers() {
+    let codes = || ErrorCodes::json("/code").expired("T-002").in_success();
+    assert!(is_made_good(codes().or(DefaultClassifier), "application/grpc+json").await);
+    assert!(is_made_good(DefaultClassifier.or(codes()), "application/grpc+json").await);
+    assert!(is_made_good(Curious.or(DefaultClassifier), "application/grpc").await);
+    assert!(is_made_good(DefaultClassifier.or(Curious), "application/grpc").await);
+}
+
+/// Whether a call is made good that is refused in trailers, which are there with the head.
+async fn is_made_good<C>(classifier: C, content_type: &'static str) -> bool
+where
+    C: Classify + Clone + Send + Sync + 'static,
+{
+    let world = World::default();
+    world.expire();
+    let session = world.session().await;
+    let its = world.clone();
+    let server = service_fn(move |request: Request<ReplayBody<Body>>| {
+        let number = if its.admit(&request) { "0" } else { "16" };
+        let mut answer = ready_answer(vec![Frame::trailers(status(number))]);
+        let content_type = HeaderValue::from_static(content_type);
+        answer.headers_mut().insert("content-type", content_type);
+        ready(Ok::<_, Infallible>(answer))
+    });
+    let layer = layer(&session, "http://localhost").classify(classifier);
+    let answer = layer.layer(server).oneshot(with_5_seconds()).await.unwrap();
+    let answer = answer.into_body().collect().await.unwrap();
+    answer.trailers().unwrap()["grpc-status"] == "0" && world.tokens() == ["t0", "t1"]
 }

@@ -85,7 +85,7 @@ impl World {
     }
 
     /// Notes the call, and says whether its token is good.
-    fn admit<B>(&self, request: &Request<B>) -> bool {
+    pub fn admit<B>(&self, request: &Request<B>) -> bool {
         let timeout = request.headers().get("grpc-timeout");
         let call = Call {
             token: token(request),

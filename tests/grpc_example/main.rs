@@ -206,6 +206,28 @@ async fn a_dead_refresh_token_ends_the_session_for_this_run_and_the_next() {
     }
 }
 
+// shows B27, P6: the code of a status is what its message begins with.
+#[tokio::test]
+async fn the_codes_of_the_command_line_decide_what_a_status_means() {
+    let world = expired().await;
+    let ended = ["--json", "--ended-code", "T-002"];
+    let ran = world.greet(Style::OAuth2Unnamed, &ended).await;
+    let expected = json!({ "unauthenticated": 1, "ended": 1 });
+    assert_eq!((ran.code, ran.counts()), (Some(1), counts(expected)));
+    let world = expired().await;
+    let other = ["--json", "--expired-code", "T-002", "--ended-code", "T-00"];
+    let ran = world.greet(Style::OAuth2Unnamed, &other).await;
+    let expected = json!({ "ok": 1, "messages": 1, "reissues": 1, "replays": 1 });
+    assert_eq!((ran.code, ran.counts()), (Some(0), counts(expected)));
+    // In the trailers, after messages.
+    let world = logged_in().await;
+    let late = ["--call", "server-stream", "--fail-after", "2", "--json"];
+    let late = [&late[..], &["--ended-code", "the"]].concat();
+    let ran = world.greet(Style::OAuth2Unnamed, &late).await;
+    let expected = json!({ "unauthenticated": 1, "messages": 2 });
+    assert_eq!((ran.code, ran.counts()), (Some(1), counts(expected)));
+}
+
 // shows B55, P6
 #[tokio::test]
 async fn an_issuer_in_trouble_costs_no_tokens_and_is_told() {

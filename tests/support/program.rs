@@ -63,7 +63,8 @@ pub struct Ran {
 impl Ran {
     /// The last line of the output.
     pub fn json(&self) -> Value {
-        let line = self.stdout.lines().last().expect("a line");
+        let line = self.stdout.lines().last();
+        let line = line.unwrap_or_else(|| panic!("no line: {}", self.stderr));
         serde_json::from_str(line).expect("JSON")
     }
 

@@ -44,20 +44,20 @@ pub fn make_ours(headers: &mut HeaderMap) {
     headers.remove(HOST);
     // A header of the caller's own would win over the session's token.
     headers.remove(AUTHORIZATION);
-    let cookies: Vec<_> = headers.get_all(COOKIE).iter().filter_map(foreign).collect();
+    let cookies = foreign(headers);
     headers.remove(COOKIE);
-    for line in cookies {
-        headers.append(COOKIE, line);
-    }
+    headers.extend(cookies.map(|line| (COOKIE, line)));
 }
 
-/// The cookies of this line that are not the gateway's.
-fn foreign(line: &HeaderValue) -> Option<HeaderValue> {
-    let pairs = line.to_str().ok()?.split(';').map(str::trim);
+/// The cookies that are not the gateway's. They may have come in several lines, and HTTP/1 has one.
+fn foreign(headers: &HeaderMap) -> Option<HeaderValue> {
+    let lines = headers.get_all(COOKIE).iter();
+    let lines = lines.filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';')).map(str::trim);
     let is_ours = |pair: &str| pair.split('=').next().unwrap_or_default().trim() == COOKIE_NAME;
-    let others: Vec<_> = pairs.filter(|pair| !is_ours(pair)).collect();
-    let line = others.join("; ");
-    HeaderValue::try_from(line)
-        .ok()
-        .filter(|line| !line.is_empty())
+    let others: Vec<_> = pairs
+        .filter(|pair| !pair.is_empty() && !is_ours(pair))
+        .collect();
+    let line = HeaderValue::try_from(others.join("; ")).ok()?;
+    (!line.is_empty()).then_some(line)
 }

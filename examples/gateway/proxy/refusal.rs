@@ -5,14 +5,12 @@ use axum::{
     body::Bytes,
     http::{
         StatusCode,
-        header::{CONTENT_TYPE, RETRY_AFTER, SET_COOKIE},
+        header::{CONTENT_TYPE, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
 };
 use serde_json::json;
 use tower_token_refresh::{BoxError, ConfigError, RefreshError};
-
-use super::sessions;
 
 pub enum Refusal {
     /// No cookie, or one that stands for nobody.
@@ -41,7 +39,7 @@ impl IntoResponse for Refusal {
             Self::Later => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "G-003",
-                "the token could not be refreshed, try again",
+                "not done, for want of a fresh token, try again",
             ),
             Self::BadRequest => (StatusCode::BAD_REQUEST, "G-004", "not understood"),
             Self::NotFound => (StatusCode::NOT_FOUND, "G-005", "no such resource"),
@@ -56,10 +54,8 @@ impl IntoResponse for Refusal {
             }
         };
         let answer = (status, Json(json!({ "code": code, "message": message })));
+        // No cookie is taken back here: it may be another by now, if somebody has logged in meanwhile.
         match status {
-            StatusCode::UNAUTHORIZED => {
-                ([(SET_COOKIE, sessions::no_cookie())], answer).into_response()
-            }
             StatusCode::SERVICE_UNAVAILABLE => ([(RETRY_AFTER, "1")], answer).into_response(),
             _ => answer.into_response(),
         }

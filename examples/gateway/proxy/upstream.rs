@@ -3,7 +3,7 @@
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::Request,
-    http::{Uri, header::CONTENT_TYPE, uri::PathAndQuery},
+    http::{Method, Uri, header::CONTENT_TYPE, uri::PathAndQuery},
     response::Response,
 };
 use hyper_util::{
@@ -116,6 +116,10 @@ impl Upstream {
     pub fn address(&self, request: Request) -> Result<Request, Refusal> {
         let target = request.uri().path_and_query();
         let target = target.map_or("/", PathAndQuery::as_str);
+        // `*` would become a part of the port, and what CONNECT names is no path.
+        if !target.starts_with('/') || request.method() == Method::CONNECT {
+            return Err(Refusal::BadRequest);
+        }
         if TOKEN_ROUTES.contains(&request.uri().path()) {
             return Err(Refusal::NotFound);
         }
