@@ -24,6 +24,7 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use http_body_util::Full;
 use http_body_util::StreamBody;
+use http_body_util::combinators::UnsyncBoxBody;
 use support::Answer;
 use support::Client;
 use support::World;
@@ -31,6 +32,7 @@ use support::post;
 use support::read;
 use tokio::sync::mpsc;
 use tower::Layer;
+use tower::Service;
 use tower::ServiceExt;
 use tower::service_fn;
 use tower::util::ServiceFn;
@@ -346,22 +348,20 @@ async fn what_was_kept_is_given_back_when_the_answer_is_there() {
     let world = World::new();
     let session = world.logged_in("u").await;
     let layer = layer(&session).total_replay_limit(10);
-    let send = || {
-        let body = stream_of(&["01234", "56789"]);
-        let request = Request::post(format!("{}/", support::ORIGIN))
-            .body(body)
-            .unwrap();
-        layer.layer(world.api()).oneshot(request)
+    let mut service = layer.layer(world.api());
+    let request = || {
+        let body = stream_of(&["01234", "56789"]).boxed_unsync();
+        let uri = format!("{}/", support::ORIGIN);
+        Request::post(uri).body(body).unwrap()
     };
-    let mut done = Box::pin(send());
-    let answer = (&mut done).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
+    type Sent = Request<UnsyncBoxBody<Bytes, Infallible>>;
+    ServiceExt::<Sent>::ready(&mut service).await.unwrap();
+    let mut done = Box::pin(service.call(request()));
+    assert_eq!((&mut done).await.unwrap().status(), StatusCode::OK);
     world.expire();
-    assert_eq!(
-        send().await.unwrap().status(),
-        StatusCode::OK,
-        "there is room"
-    );
+    ServiceExt::<Sent>::ready(&mut service).await.unwrap();
+    let answer = service.call(request()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK, "there is room");
 }
 
 /// An API that answers its first request with a code, in a rejection or in a success.
