@@ -402,7 +402,7 @@ where
     }
 }
 
-/// How long an answer may be looked at, and what holds it up be waited for.
+/// For how long an answer is looked at, and the first send of a body waited for.
 struct Patience {
     since: Instant,
     most: Duration,
