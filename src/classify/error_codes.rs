@@ -268,6 +268,18 @@ mod tests {
         }
     }
 
+    // shows B26: a stream of messages is not held back for a look at it.
+    #[test]
+    fn messages_of_grpc_are_no_document() {
+        let classify = |content_type| {
+            let value = http::HeaderValue::from_static(content_type);
+            let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, value)]);
+            codes().in_success().classify(StatusCode::OK, &headers)
+        };
+        assert_eq!(classify("application/problem+json"), Verdict::Inspect);
+        assert_eq!(classify("application/grpc+json"), Verdict::Abstain);
+    }
+
     #[test]
     fn a_pointer_reaches_into_the_document() {
         let inspect = |pointer: &str, body: &str| {
