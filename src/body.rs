@@ -213,6 +213,10 @@ impl<B: Body> Read<B> {
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper.saturating_add(read));
         }
+        if self.trailers.is_some() {
+            // A length that is known keeps HTTP/1 from passing trailers on.
+            hint = SizeHint::default();
+        }
         hint.set_lower(hint.lower().saturating_add(read));
         hint
     }

@@ -84,11 +84,7 @@ impl<C: Classify> Options<C> {
             self.classifier
                 .inspect(head.status, &head.headers, read.whole())
         };
-        // Where the body says nothing, its trailers may.
-        let verdict = match guarded(inspect) {
-            Verdict::Abstain | Verdict::Inspect => Verdict::InspectTrailers,
-            verdict => verdict,
-        };
+        let verdict = guarded(inspect);
         (Response::from_parts(head, read.into()), verdict)
     }
 

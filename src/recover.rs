@@ -289,8 +289,8 @@ where
         self.body.lost()
     }
 
-    /// A success says that the request was processed, unless it is that of a gRPC call that failed
-    /// without a message (B29).
+    /// As [`says_processed`](Self::says_processed), but for gRPC calls that failed without a message
+    /// (B29).
     fn may_be_processed<ResBody: Body>(&self, rejection: &Response<ResponseBody<ResBody>>) -> bool {
         let body = rejection.body();
         let in_head = grpc::status(rejection.headers());
@@ -299,9 +299,12 @@ where
         self.says_processed(rejection) && !has_failed
     }
 
+    /// A success says that the request was processed, and gRPC has its status elsewhere.
     fn says_processed<ResBody>(&self, rejection: &Response<ResBody>) -> bool {
+        let (status, headers) = (rejection.status(), rejection.headers());
+        let is_answered = grpc::is_grpc(headers) && !status.is_client_error();
         let is_safe = self.head.extensions.get::<ReplaySafe>().is_some();
-        rejection.status().is_success() && !is_safe
+        (status.is_success() || is_answered) && !is_safe
     }
 }
 

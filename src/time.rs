@@ -16,6 +16,7 @@ use futures_util::FutureExt;
 use futures_util::future::Either;
 use futures_util::future::select;
 use tokio::runtime::Handle;
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 use tokio::time::Sleep;
 
@@ -97,8 +98,10 @@ pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::
 async fn sleep(limit: Duration) {
     let begun = Instant::now();
     if let Some(sleep) = tokio_sleep(limit) {
-        // Panics when it is polled and its runtime was shut down meanwhile.
-        if AssertUnwindSafe(sleep).catch_unwind().await.is_ok() {
+        // Panics when it is polled and its runtime was shut down meanwhile. It must not be held up by what
+        // the future has used of the time that tokio allots to a task.
+        let sleep = unconstrained(AssertUnwindSafe(sleep).catch_unwind());
+        if sleep.await.is_ok() {
             return;
         }
     }

@@ -26,6 +26,7 @@ use bytes::Bytes;
 use crowd::Browser;
 use crowd::Plan;
 use futures::future::join_all;
+use http::HeaderValue;
 use http::Request;
 use http::Response;
 use http::StatusCode;
@@ -330,7 +331,7 @@ async fn a_request_goes_through_without_what_is_for_the_gateway_alone() -> Resul
     let ann = Browser::log_in(&gateway.base, "ann", "-").await?;
     let request = format!(
         "PUT http://evil.test/a//b?c=d%20e HTTP/1.1\r\nhost: evil.test\r\nauthorization: Bearer a-bob-1\r\n\
-         cookie: theme=dark; {}\r\ncookie: lang=en\r\nconnection: close, x-private\r\nx-private: 1\r\nx-kept: yes\r\n\
+         cookie: theme=dark; name=Jürg; {}\r\ncookie: lang=en\r\nconnection: close, x-private\r\nx-private: 1\r\nx-kept: yes\r\n\
          te: trailers\r\nproxy-authorization: Basic x\r\ncontent-length: 4\r\n\r\nbody",
         ann.cookie
     );
@@ -345,7 +346,8 @@ async fn a_request_goes_through_without_what_is_for_the_gateway_alone() -> Resul
     assert_eq!(seen.body, "body");
     let text = |name: &str| seen.head.headers.get(name).map(|it| it.to_str().unwrap());
     assert_eq!(text("host"), server.base.strip_prefix("http://"));
-    assert_eq!(text("cookie"), Some("theme=dark; lang=en"));
+    let cookie = seen.head.headers.get("cookie").map(HeaderValue::as_bytes);
+    assert_eq!(cookie, Some("theme=dark; name=Jürg; lang=en".as_bytes()));
     assert_eq!(text("x-kept"), Some("yes"));
     for name in ["x-private", "te", "proxy-authorization", "connection"] {
         assert_eq!(text(name), None, "{name}");
@@ -359,6 +361,11 @@ async fn a_target_that_is_no_path_goes_nowhere() -> Result<()> {
     let (server, backend) = Gated::start().await;
     let gateway = Gateway::start(&server.base, 10).await?;
     let ann = Browser::log_in(&gateway.base, "ann", "-").await?;
+    let whole = "GET http://evil.test?x=1 HTTP/1.1\r\nhost: evil.test\r\nconnection: close\r\n";
+    let whole = format!("{whole}cookie: {}\r\n\r\n", ann.cookie);
+    let answer = gateway.answers(&whole).await?;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(backend.lock().seen.pop().unwrap().head.uri, "/?x=1");
     for target in ["OPTIONS *", "CONNECT evil.test:80"] {
         let request = format!(
             "{target} HTTP/1.1\r\nhost: evil.test\r\ncookie: {}\r\nconnection: close\r\n\r\n",

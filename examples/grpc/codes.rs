@@ -1,6 +1,7 @@
 //! The error codes of a server that has them in the messages of its statuses: `T-002: the token has expired`.
 
 use ::http::{HeaderMap, StatusCode};
+use tonic::{Code, Status};
 use tower_token_refresh::{Classify, Verdict};
 
 use crate::cli::options::Common;
@@ -22,10 +23,9 @@ impl StatusCodes {
 
     /// A call has its status in the head or in the trailers.
     fn judge(&self, headers: &HeaderMap) -> Verdict {
-        let code = code(headers).unwrap_or_default();
-        match code {
-            code if self.ended.iter().any(|it| it == code) => Verdict::EndSession,
-            code if self.expired.iter().any(|it| it == code) => Verdict::Refresh,
+        match code(headers) {
+            Some(code) if self.ended.contains(&code) => Verdict::EndSession,
+            Some(code) if self.expired.contains(&code) => Verdict::Refresh,
             _ => Verdict::Abstain,
         }
     }
@@ -41,7 +41,9 @@ impl Classify for StatusCodes {
     }
 }
 
-fn code(headers: &HeaderMap) -> Option<&str> {
-    let message = headers.get("grpc-message")?.to_str().ok()?;
-    message.split([':', ' ']).next()
+/// The first word of the message of a call that failed.
+fn code(headers: &HeaderMap) -> Option<String> {
+    let status = Status::from_header_map(headers)?;
+    let code = status.message().split([':', ',', ' ']).next()?;
+    (status.code() != Code::Ok).then(|| code.to_owned())
 }

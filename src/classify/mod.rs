@@ -39,8 +39,7 @@ pub trait Classify {
         Verdict::Abstain
     }
 
-    /// Judges the trailers of a response whose head gave [`Verdict::InspectTrailers`], or whose body was
-    /// inspected and did not settle it.
+    /// Judges the trailers of a response whose head or body gave [`Verdict::InspectTrailers`].
     ///
     /// Where they are there with the head, and nothing else is, this is the verdict on the response.
     /// Nobody waits for them: those that come later are judged as the caller reads them, and `Refresh`
@@ -99,7 +98,7 @@ pub enum Verdict {
     EndSession,
     /// The body has to be seen first. From [`Classify::inspect`] it means the same as `Abstain`.
     Inspect,
-    /// The trailers decide. From anything but [`Classify::classify`] it means the same as `Abstain`.
+    /// The trailers decide. From [`Classify::inspect_trailers`] it means the same as `Abstain`.
     InspectTrailers,
     /// The token is no good: refresh it, and send the request again.
     Refresh,

@@ -26,9 +26,9 @@ impl<A: Classify, B: Classify> Classify for Or<A, B> {
     fn classify(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
         match self.first.classify(status, headers) {
             Verdict::Abstain => self.second.classify(status, headers),
-            // The second may know from the head.
+            // The second may see a rejection before there are trailers.
             Verdict::InspectTrailers => match self.second.classify(status, headers) {
-                Verdict::Abstain => Verdict::InspectTrailers,
+                Verdict::Abstain | Verdict::Accept => Verdict::InspectTrailers,
                 verdict => verdict,
             },
             verdict => verdict,
@@ -37,9 +37,11 @@ impl<A: Classify, B: Classify> Classify for Or<A, B> {
 
     fn inspect(&self, status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>) -> Verdict {
         match judge(&self.first, status, headers, body) {
-            Verdict::Abstain | Verdict::Inspect | Verdict::InspectTrailers => {
-                judge(&self.second, status, headers, body)
-            }
+            Verdict::Abstain | Verdict::Inspect => judge(&self.second, status, headers, body),
+            Verdict::InspectTrailers => match judge(&self.second, status, headers, body) {
+                Verdict::Abstain | Verdict::Accept | Verdict::Inspect => Verdict::InspectTrailers,
+                verdict => verdict,
+            },
             verdict => verdict,
         }
     }

@@ -3,6 +3,7 @@
 use std::future::ready;
 
 use tower_token_refresh::ErrorCodes;
+use tower_token_refresh::classify_fn;
 
 use super::*;
 
@@ -259,6 +260,33 @@ async fn a_classifier_that_looks_at_bodies_does_not_hide_the_trailers() {
     assert!(is_made_good(DefaultClassifier.or(codes()), "application/grpc+json").await);
     assert!(is_made_good(Curious.or(DefaultClassifier), "application/grpc").await);
     assert!(is_made_good(DefaultClassifier.or(Curious), "application/grpc").await);
+    let accepts = classify_fn(|_, _| Verdict::Accept);
+    assert!(is_made_good(DefaultClassifier.or(accepts), "application/grpc").await);
+    // Trailers of something else, whatever their name.
+    assert!(!is_made_good(codes().or(DefaultClassifier), "application/json").await);
+    assert!(!is_made_good(Curious.or(DefaultClassifier), "application/json").await);
+}
+
+// shows B29: gRPC has its status elsewhere, and that of HTTP says nothing about messages.
+#[tokio::test]
+async fn messages_are_messages_under_any_status_of_http() {
+    for number in [200, 302, 500, 503] {
+        let world = World::default();
+        world.expire();
+        let session = world.session().await;
+        let its = world.clone();
+        let server = service_fn(move |request: Request<ReplayBody<Body>>| {
+            its.admit(&request);
+            let message = Frame::data(Bytes::from_static(b"\0\0\0\0\0"));
+            let mut answer = ready_answer(vec![message, Frame::trailers(status("16"))]);
+            *answer.status_mut() = number.try_into().unwrap();
+            ready(Ok::<_, Infallible>(answer))
+        });
+        let layer = layer(&session, "http://localhost");
+        let service = layer.classify(Curious.or(DefaultClassifier)).layer(server);
+        service.oneshot(with_5_seconds()).await.unwrap();
+        assert_eq!(world.tokens(), ["t0"], "{number}");
+    }
 }
 
 /// Whether a call is made good that is refused in trailers, which are there with the head.

@@ -219,13 +219,6 @@ async fn the_codes_of_the_command_line_decide_what_a_status_means() {
     let ran = world.greet(Style::OAuth2Unnamed, &other).await;
     let expected = json!({ "ok": 1, "messages": 1, "reissues": 1, "replays": 1 });
     assert_eq!((ran.code, ran.counts()), (Some(0), counts(expected)));
-    // In the trailers, after messages.
-    let world = logged_in().await;
-    let late = ["--call", "server-stream", "--fail-after", "2", "--json"];
-    let late = [&late[..], &["--ended-code", "the"]].concat();
-    let ran = world.greet(Style::OAuth2Unnamed, &late).await;
-    let expected = json!({ "unauthenticated": 1, "messages": 2 });
-    assert_eq!((ran.code, ran.counts()), (Some(1), counts(expected)));
 }
 
 // shows B55, P6

@@ -52,12 +52,16 @@ pub fn make_ours(headers: &mut HeaderMap) {
 /// The cookies that are not the gateway's. They may have come in several lines, and HTTP/1 has one.
 fn foreign(headers: &HeaderMap) -> Option<HeaderValue> {
     let lines = headers.get_all(COOKIE).iter();
-    let lines = lines.filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).map(str::trim);
-    let is_ours = |pair: &str| pair.split('=').next().unwrap_or_default().trim() == COOKIE_NAME;
+    // Byte for byte: some have more than ASCII in them.
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let is_ours = |pair: &[u8]| {
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        name.trim_ascii() == COOKIE_NAME.as_bytes()
+    };
     let others: Vec<_> = pairs
+        .map(<[u8]>::trim_ascii)
         .filter(|pair| !pair.is_empty() && !is_ours(pair))
         .collect();
-    let line = HeaderValue::try_from(others.join("; ")).ok()?;
+    let line = HeaderValue::from_bytes(&others.join(&b"; "[..])).ok()?;
     (!line.is_empty()).then_some(line)
 }

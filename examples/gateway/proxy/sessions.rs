@@ -98,7 +98,7 @@ pub fn no_cookie() -> String {
 fn id_in(headers: &HeaderMap) -> Option<String> {
     let lines = headers.get_all(COOKIE).iter();
     lines
-        .filter_map(|line| line.to_str().ok())
+        .map(|line| String::from_utf8_lossy(line.as_bytes()))
         .flat_map(Cookie::split_parse)
         .flatten()
         .find(|cookie| cookie.name() == COOKIE_NAME)

@@ -116,6 +116,10 @@ impl Upstream {
     pub fn address(&self, request: Request) -> Result<Request, Refusal> {
         let target = request.uri().path_and_query();
         let target = target.map_or("/", PathAndQuery::as_str);
+        let target = match target.starts_with('?') {
+            true => format!("/{target}"),
+            false => target.to_owned(),
+        };
         // `*` would become a part of the port, and what CONNECT names is no path.
         if !target.starts_with('/') || request.method() == Method::CONNECT {
             return Err(Refusal::BadRequest);
@@ -123,7 +127,7 @@ impl Upstream {
         if TOKEN_ROUTES.contains(&request.uri().path()) {
             return Err(Refusal::NotFound);
         }
-        let target: Uri = self.url(target).parse().map_err(|_| Refusal::BadRequest)?;
+        let target: Uri = self.url(&target).parse().map_err(|_| Refusal::BadRequest)?;
         let mut ours = Request::new(Body::empty());
         *ours.method_mut() = request.method().clone();
         *ours.uri_mut() = target;
