@@ -21,6 +21,7 @@ use tower::Layer;
 use tower::Service;
 use tower::ServiceExt;
 use tower::service_fn;
+use tower_token_refresh::test_util::check_token_store;
 use tower_token_refresh::*;
 
 /// The mark that each secret here bears.
@@ -46,9 +47,10 @@ impl Printed {
     }
 }
 
-/// The types that `src/lib.rs` makes public.
+/// The types that the crate's public modules export.
 fn public_types() -> BTreeSet<&'static str> {
-    let lines = include_str!("../src/lib.rs").lines();
+    let test_util = include_str!("../src/test_util/mod.rs").lines();
+    let lines = include_str!("../src/lib.rs").lines().chain(test_util);
     let exports = lines.filter_map(|line| line.strip_prefix("pub use ")?.strip_suffix(';'));
     let names = exports.filter_map(|path| path.rsplit("::").next());
     let is_type = |name: &&str| name.starts_with(char::is_uppercase) && !NO_TYPES.contains(name);
@@ -158,6 +160,8 @@ async fn print_stores(printed: &Printed) {
     file.save(&tokens()).await.unwrap();
     file.load().await.unwrap();
     printed.add("FileStore", &file);
+    let fault = check_token_store(async || file.clone()).await.unwrap_err();
+    printed.add("StoreFault", &fault);
 }
 
 async fn print_the_layer(printed: &Printed) {

@@ -31,7 +31,8 @@ use crate::token::TokenSet;
 /// [`obtained_at`](TokenSet::obtained_at), [`in_doubt`](TokenSet::in_doubt) and
 /// [`identity`](TokenSet::identity), and makes a set of them again with
 /// [`with_expires_at`](TokenSet::with_expires_at) and its like: a lifetime would count from that
-/// moment.
+/// moment. With the feature `test-util`, `test_util::check_token_store` tells in a test whether all
+/// of that is right.
 ///
 /// ```
 /// use tower_token_refresh::{BoxError, TokenSet, TokenStore};
