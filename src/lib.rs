@@ -354,6 +354,8 @@ mod replay;
 mod service;
 mod session;
 mod store;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 mod time;
 mod token;
 
