@@ -39,6 +39,7 @@ use tower_token_refresh::JsonReissue;
 use tower_token_refresh::LostReply;
 use tower_token_refresh::RefreshError;
 use tower_token_refresh::RefreshGrant;
+use tower_token_refresh::ReissueError;
 use tower_token_refresh::ReplayBody;
 use tower_token_refresh::Session;
 use tower_token_refresh::SessionBuilder;
@@ -192,47 +193,100 @@ async fn a_hundred_rejected_requests_cost_one_reissue_with_each_reissuer() {
     }
 }
 
-// shows P6: what each reply means to each reissuer, and what it leaves of the refresh token.
+// shows P6: what each reply means to each reissuer.
 #[tokio::test]
 async fn each_reply_is_what_it_says_with_each_reissuer() {
     type Is = fn(&RefreshError) -> bool;
     let status = |number| Reply::status(StatusCode::from_u16(number).unwrap());
-    let rows: [(Reply, Is); 9] = [
-        (Reply::lost(), RefreshError::is_outcome_unknown),
-        (Reply::malformed(), RefreshError::is_outcome_unknown),
+    let unknown: Is = RefreshError::is_outcome_unknown;
+    let not_processed: Is = |why| why.is_transient() && !why.is_outcome_unknown();
+    let rows: [(Reply, Is); 8] = [
+        (Reply::lost(), unknown),
+        (Reply::malformed(), unknown),
         (Reply::same_access_token(), RefreshError::is_same_token),
         (Reply::dead_access_token(), RefreshError::is_not_replayed),
-        (Reply::refused(), RefreshError::is_refused),
-        (status(500), RefreshError::is_outcome_unknown),
-        (status(503), RefreshError::is_transient),
+        (status(500), unknown),
+        (status(503), not_processed),
+        (status(429).retry_after(seconds(9)), not_processed),
         (status(404), RefreshError::is_misconfigured),
-        (
-            status(429).retry_after(seconds(9)),
-            RefreshError::is_transient,
-        ),
     ];
     for style in Style::ALL {
         for (reply, is) in &rows {
             let row = format!("{style:?} {reply:?}");
-            let issuer = ScriptedIssuer::new();
-            let (session, client) = style.ready(&issuer).await;
-            let before = issuer.counts().reissues;
-            issuer.expire_access_tokens();
-            issuer.script([reply.clone()]);
-            let why = rejected(&client, &row).await;
-            // Credentials cannot be refused.
-            let ends = is(&why) && why.is_refused();
-            if style == Style::ClientCredentials && row.contains("Refuse") {
-                assert!(why.is_misconfigured(), "{row}: {why}");
-            } else {
-                assert!(is(&why), "{row}: {why}");
-            }
-            assert_eq!(session.status().is_logged_in(), !ends, "{row}");
-            let counts = issuer.counts();
-            assert_eq!(counts.reissues - before, 1, "{row}");
-            assert_eq!((counts.reuses, counts.reissues_in_flight), (0, 0), "{row}");
+            let (issuer, session, why) = play(style, reply, &row).await;
+            assert!(is(&why), "{row}: {why}");
+            assert!(session.status().is_logged_in(), "{row}");
+            assert_eq!(issuer.counts().reuses, 0, "{row}");
         }
+        let (_issuer, session, why) = play(style, &Reply::refused(), "refused").await;
+        // Credentials cannot be refused.
+        let ends = style != Style::ClientCredentials;
+        assert_eq!(why.is_misconfigured(), !ends, "{style:?}: {why}");
+        assert_eq!(why.end_reason().is_some(), ends, "{style:?}: {why}");
+        assert_eq!(session.status().is_logged_in(), !ends, "{style:?}");
     }
+}
+
+/// One rejected request whose reissue gets this reply.
+async fn play(style: Style, reply: &Reply, row: &str) -> (ScriptedIssuer, Session, RefreshError) {
+    let issuer = ScriptedIssuer::new();
+    let (session, client) = style.ready(&issuer).await;
+    let before = issuer.counts().reissues;
+    issuer.expire_access_tokens();
+    issuer.script([reply.clone()]);
+    let why = rejected(&client, row).await;
+    let counts = issuer.counts();
+    assert_eq!(counts.reissues - before, 1, "{row}");
+    assert_eq!(counts.reissues_in_flight, 0, "{row}");
+    (issuer, session, why)
+}
+
+// shows that an answer of no use brings a new refresh token where the reply says so.
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_no_use_has_a_refresh_token_or_has_none() {
+    let rows = [
+        (Style::Json, Reply::same_access_token(), true),
+        (Style::Cookie, Reply::same_access_token(), true),
+        (Style::RefreshGrant, Reply::same_access_token(), true),
+        (Style::Cookie, Reply::dead_access_token(), true),
+        (Style::Cookie, Reply::malformed(), true),
+        (Style::Json, Reply::malformed(), false),
+        (Style::RefreshGrant, Reply::malformed(), false),
+        (Style::Cookie, Reply::lost(), false),
+    ];
+    for (style, reply, has_one) in rows {
+        let row = format!("{style:?} {reply:?}");
+        let issuer = ScriptedIssuer::new();
+        let strict = LostReply::strict().quarantine(seconds(30));
+        let (_session, client) = expired(style, &issuer, strict).await;
+        issuer.script([reply]);
+        rejected(&client, &row).await;
+        advance(seconds(60)).await;
+        let answer = client.get().await.unwrap();
+        assert_eq!(answer.status == StatusCode::OK, has_one, "{row}");
+        let counts = issuer.counts();
+        assert_eq!(counts.reissues, 2, "{row}");
+        assert_eq!(counts.reuses, usize::from(!has_one), "{row}: it was used");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_may_have_json_of_its_own() {
+    let issuer = ScriptedIssuer::new();
+    let grant = RefreshGrant::post("https://issuer.test/oauth/token", issuer.client());
+    let grant = grant.public_client("app").on_error(|answer| {
+        let slowed_down = answer
+            .member("/error_codes")?
+            .as_array()?
+            .contains(&50196.into());
+        slowed_down.then(|| ReissueError::transient("slowed down"))
+    });
+    let session = Session::builder(grant).build().unwrap();
+    session.login(issuer.login("u")).await.unwrap();
+    let codes = r#"{"error":"invalid_grant","error_codes":[50196]}"#;
+    issuer.script([Reply::refused().json(codes)]);
+    let why = session.refresh().await.unwrap_err();
+    assert!(why.is_transient() && !why.is_outcome_unknown(), "{why}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,14 +312,14 @@ async fn replies_are_given_in_turn_and_then_come_tokens() {
 
 #[tokio::test]
 async fn what_is_not_processed_leaves_the_refresh_token_as_it_was() {
-    for reply in [
-        Reply::refused(),
-        Reply::status(StatusCode::BAD_GATEWAY),
-        Reply::tokens(),
-    ] {
+    let rows = [
+        (Reply::refused(), false),
+        (Reply::status(StatusCode::BAD_GATEWAY), false),
+        (Reply::tokens(), true),
+    ];
+    for (reply, is_processed) in rows {
         let issuer = ScriptedIssuer::new();
         let tokens = issuer.login("u");
-        let is_processed = format!("{reply:?}").contains("Issue");
         issuer.script([reply]);
         // Two programs that know nothing of each other.
         for program in ["first", "second"] {
@@ -656,4 +710,22 @@ async fn a_body_that_breaks_off_is_an_error_of_the_service() {
         assert_eq!(error.downcast_ref(), Some(&Failed), "{path}");
         assert_eq!(issuer.counts().reissues_in_flight, 0);
     }
+}
+
+#[tokio::test]
+async fn the_api_judges_a_token_when_the_request_arrives() {
+    let issuer = ScriptedIssuer::new();
+    let tokens = issuer.login("u");
+    let gate = Gate::new();
+    issuer.hold_api(&gate);
+    let held = tokio::spawn({
+        let (issuer, tokens) = (issuer.clone(), tokens.clone());
+        async move { ask_api(&issuer, &tokens).await }
+    });
+    issuer.until(|counts| counts.accepted == 1).await;
+    issuer.expire_access_tokens();
+    gate.open();
+    assert_eq!(held.await.unwrap().status, StatusCode::OK);
+    let late = ask_api(&issuer, &tokens).await;
+    assert_eq!(late.status, StatusCode::UNAUTHORIZED);
 }

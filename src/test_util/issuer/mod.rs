@@ -111,7 +111,7 @@ type Answering = Pin<Box<dyn Future<Output = Result<Answer, BoxError>> + Send>>;
 /// | any other | the API | | | |
 ///
 /// The API answers a request that has a live access token as `Authorization: Bearer` with 200, the
-/// request's own body, and the user's name in `x-user`. Any other gets a 401 with a challenge (RFC 6750)
+/// request's own body, and the user's name in `x-user` (if it can stand in a header). Any other gets a 401 with a challenge (RFC 6750)
 /// and a code: `{"code":"expired"}` for a token that was live once, or issued dead, `{"code":"unknown"}`
 /// for one that this issuer never issued, and `{"code":"missing"}`. The token is judged when the request
 /// arrives.
@@ -291,6 +291,9 @@ impl Shared {
         if let Some(delay) = reply.retry_after {
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             wire::insert(&mut answer, header::RETRY_AFTER, &seconds.to_string());
+        }
+        if let Some(json) = reply.json {
+            wire::replace(&mut answer, json);
         }
         match reply.act {
             Act::Lose => Err("the scripted issuer's answer is lost".into()),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::watch;
 
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 pub struct Reply {
     pub(super) act: Act,
     pub(super) retry_after: Option<Duration>,
+    pub(super) json: Option<Bytes>,
     pub(super) gate: Option<Gate>,
 }
 
@@ -90,6 +92,13 @@ impl Reply {
         self
     }
 
+    /// The answer has this JSON in place of its own, such as an error code that only your issuer has.
+    #[must_use]
+    pub fn json(mut self, text: impl Into<String>) -> Self {
+        self.json = Some(Bytes::from(text.into()));
+        self
+    }
+
     /// The reissue is received and counted, and nothing happens to it until the gate is open. If the
     /// client gives it up meanwhile, it is not processed.
     #[must_use]
@@ -102,6 +111,7 @@ impl Reply {
         Self {
             act,
             retry_after: None,
+            json: None,
             gate: None,
         }
     }
@@ -113,7 +123,7 @@ impl fmt::Debug for Reply {
             .field("act", &self.act)
             .field("retry_after", &self.retry_after)
             .field("gate", &self.gate)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

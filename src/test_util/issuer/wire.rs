@@ -175,11 +175,17 @@ pub(super) fn insert(answer: &mut Answer, name: HeaderName, value: &str) {
     }
 }
 
-fn document(status: StatusCode, text: String) -> Answer {
-    let mut answer = Response::new(Full::from(text));
-    *answer.status_mut() = status;
+/// Gives the answer another body.
+pub(super) fn replace(answer: &mut Answer, json: Bytes) {
+    *answer.body_mut() = Full::new(json);
     let json = HeaderValue::from_static("application/json");
     answer.headers_mut().insert(header::CONTENT_TYPE, json);
+}
+
+fn document(status: StatusCode, text: String) -> Answer {
+    let mut answer = Answer::default();
+    *answer.status_mut() = status;
+    replace(&mut answer, Bytes::from(text));
     answer
 }
 
