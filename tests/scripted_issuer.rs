@@ -8,9 +8,11 @@ mod support;
 mod upload;
 
 use std::collections::BTreeSet;
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::executor::block_on;
 use http::Request;
 use http::StatusCode;
 use http_body_util::Full;
@@ -25,6 +27,7 @@ use support::poll_then_drop;
 use support::post;
 use support::settle_down;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::task::JoinSet;
 use tokio::time::advance;
@@ -47,6 +50,7 @@ use tower_token_refresh::SessionBuilder;
 use tower_token_refresh::TokenRefreshLayer;
 use tower_token_refresh::TokenSet;
 use tower_token_refresh::test_util::Gate;
+use tower_token_refresh::test_util::IssuerCounts;
 use tower_token_refresh::test_util::Reply;
 use tower_token_refresh::test_util::ScriptedIssuer;
 use upload::Failed;
@@ -54,7 +58,7 @@ use upload::Step;
 use upload::Upload;
 
 /// Turns a hang into a failure.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(30);
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -627,13 +631,29 @@ async fn a_wait_for_counts_may_be_dropped() {
     assert_eq!(dropped, None);
     let waiting = tokio::spawn({
         let issuer = issuer.clone();
-        // The condition may ask for the counts itself.
-        async move { issuer.until(|_| issuer.counts().logins == 1).await }
+        async move { issuer.until(|counts| counts.logins == 1).await }
     });
     let _tokens = issuer.login("u");
     let counts = timeout(LONG, waiting).await.unwrap().unwrap();
     assert_eq!(counts.logins, 1);
     issuer.until(|counts| counts.logins == 1).await;
+}
+
+/// On a thread of its own: were the counts locked meanwhile, it would block.
+#[tokio::test]
+async fn a_condition_may_use_the_issuer_itself() {
+    let issuer = ScriptedIssuer::new();
+    let (told, is_done) = oneshot::channel();
+    let its = issuer.clone();
+    thread::spawn(move || {
+        let logs_in = |_: &IssuerCounts| {
+            let _tokens = its.login("u");
+            its.counts().logins == 2
+        };
+        told.send(block_on(its.until(logs_in))).unwrap();
+    });
+    timeout(LONG, is_done).await.unwrap().unwrap();
+    assert_eq!(issuer.counts().logins, 2);
 }
 
 /// The issuer behind hyper, on loopback.
