@@ -303,7 +303,8 @@
 //! None is on by default. `file` brings a store in a file, `FileStore`. `hyper` tells by the errors of hyper,
 //! hyper-util and reqwest whether the issuer can have seen a reissue, and is wanted with any of these
 //! clients: see [`JsonReissue`](JsonReissue#when-there-is-no-answer). `test-util` is for tests: it brings
-//! the module `test_util`, with the suite that a [`TokenStore`] of your own should pass.
+//! the module `test_util`, with the suite that a [`TokenStore`] of your own should pass, and an issuer
+//! to try your client against.
 //!
 //! # Limits
 //!
