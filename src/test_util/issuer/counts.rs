@@ -25,8 +25,14 @@ pub struct IssuerCounts {
     pub rejected: usize,
 }
 
-#[derive(Default)]
 pub(super) struct Counter(watch::Sender<IssuerCounts>);
+
+// The oldest tokio that is allowed has no default for a sender.
+impl Default for Counter {
+    fn default() -> Self {
+        Self(watch::Sender::new(IssuerCounts::default()))
+    }
+}
 
 impl Counter {
     pub(super) fn counts(&self) -> IssuerCounts {
