@@ -1,9 +1,9 @@
 //! Proves P12: no token, or part of one, in anything that this crate prints, tells or fails with.
 
+#[path = "support/paper.rs"]
+mod paper;
 mod support;
 
-use std::error::Error;
-use std::fmt::Debug;
 use std::io;
 use std::panic;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::Request;
 use http::Response;
 use http_body_util::Full;
+use paper::Paper;
 use support::Client;
 use support::Store;
 use support::get;
@@ -33,57 +34,9 @@ use tower_token_refresh::SessionBuilder;
 use tower_token_refresh::TokenRefreshLayer;
 use tower_token_refresh::TokenSet;
 use tower_token_refresh::reissue_fn;
-use tracing_subscriber::fmt::MakeWriter;
 
 /// The mark that each token of these tests bears.
 const MARK: &str = "c4n4ry";
-
-/// Everything that was printed, by anybody.
-#[derive(Clone, Default)]
-struct Paper(Arc<Mutex<Vec<u8>>>);
-
-impl Paper {
-    fn write(&self, text: impl AsRef<str>) {
-        let mut paper = self.0.lock().unwrap();
-        paper.extend_from_slice(text.as_ref().as_bytes());
-        paper.push(b'\n');
-    }
-
-    fn debug(&self, value: &impl Debug) {
-        self.write(format!("{value:?} {value:#?}"));
-    }
-
-    fn error(&self, error: &(dyn Error + 'static)) {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            self.write(format!("{error} {error:?} {error:#?}"));
-            next = error.source();
-        }
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-}
-
-impl io::Write for Paper {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Paper {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
 
 fn tokens(n: usize) -> TokenSet {
     TokenSet::new(format!("{MARK}-access-{n}"))

@@ -1,15 +1,14 @@
 //! Shows what tower-http's `Trace` sees above and below the layer, and that no token is in anything that
 //! is traced then. One test alone: whether a span is heard is remembered for the whole process.
 
+#[path = "support/paper.rs"]
+mod paper;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/site.rs"]
 mod site;
 mod support;
 
-use std::io;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +19,7 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use paper::Paper;
 use site::MARK;
 use site::Site;
 use tokio::time::timeout;
@@ -45,27 +45,6 @@ type Trace = TraceLayer<
     DefaultOnResponse,
     DefaultOnBodyChunk,
 >;
-
-/// Everything that was traced, by anybody.
-#[derive(Clone, Default)]
-struct Paper(Arc<Mutex<Vec<u8>>>);
-
-impl Paper {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-}
-
-impl io::Write for Paper {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Says as much as it can.
 fn trace() -> Trace {

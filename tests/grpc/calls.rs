@@ -21,21 +21,24 @@ async fn calls_that_were_refused_cost_one_reissue_and_all_succeed() {
     assert_eq!(with("t0") + with("t1"), tokens.len());
 }
 
+/// Sends all of these, and gets them back in one.
+async fn tell(client: &mut Layered, texts: Vec<String>) -> Result<String, Status> {
+    client.ready().await.unwrap();
+    let request = tonic::Request::new(stream::iter(texts).map(text));
+    let codec = ProstCodec::<Text, Text>::default();
+    let told = client.client_streaming(request, path("/chat.Chat/Tell"), codec);
+    let told: Text = told.await?.into_inner();
+    Ok(told.text)
+}
+
 // shows B111, P10
 #[tokio::test]
 async fn a_client_stream_that_was_kept_is_sent_again_whole() {
     let (world, session, _server, mut client) = scene().await;
     world.expire();
-    client.ready().await.unwrap();
     let names: Vec<_> = (0..100).map(|n| n.to_string()).collect();
-    let messages = stream::iter(names.clone()).map(text);
-    let codec = ProstCodec::<Text, Text>::default();
-    let request = tonic::Request::new(messages);
-    let told = client
-        .client_streaming(request, path("/chat.Chat/Tell"), codec)
-        .await;
-    let told: Text = told.unwrap().into_inner();
-    assert_eq!(told.text, names.join(","));
+    let told = tell(&mut client, names.clone()).await;
+    assert_eq!(told.unwrap(), names.join(","));
     assert_eq!(world.tokens(), ["t0", "t1"]);
     assert_eq!(session.stats().replays, 1);
 }
@@ -48,13 +51,8 @@ async fn a_client_stream_that_was_not_kept_whole_is_not_sent_again() {
     let layer = layer(&session, &server.base).replay_limit(100);
     let mut client = client(layer, channel(&server));
     world.expire();
-    client.ready().await.unwrap();
-    let messages = stream::iter((0..100).map(|n| text(n.to_string())));
-    let codec = ProstCodec::<Text, Text>::default();
-    let request = tonic::Request::new(messages);
-    let told: Result<tonic::Response<Text>, _> = client
-        .client_streaming(request, path("/chat.Chat/Tell"), codec)
-        .await;
+    let names = (0..100).map(|n| n.to_string()).collect();
+    let told = tell(&mut client, names).await;
     assert_eq!(told.unwrap_err().code(), Code::Unauthenticated);
     assert_eq!(say(&mut client, SAY).await.unwrap(), "hello");
     assert_eq!(
