@@ -404,6 +404,10 @@ pub use session::select_fn;
 #[cfg(feature = "file")]
 pub use store::FileStore;
 pub use store::MemoryStore;
+pub use store::Record;
+pub use store::SharedTokenStore;
+pub use store::StoreLock;
+pub use store::Swap;
 pub use store::TokenStore;
 pub use token::AccessToken;
 pub use token::InDoubt;

@@ -1,16 +1,25 @@
 //! Where a session's tokens are kept between two uses of the program.
 //!
 //! [`TokenStore`] is for one process. What several processes share needs more than `load` and
-//! `save`: a claim on the reissue, which only a compare-and-set can give. The coordinator's
-//! transaction (claim, read again, reissue or adopt, commit) has its places for that.
+//! `save`: a claim on the reissue, which only a compare-and-set can give. That is
+//! [`SharedTokenStore`].
 
 #[cfg(feature = "file")]
 mod file;
 mod memory;
+mod record;
+mod shared;
 
 #[cfg(feature = "file")]
 pub use file::FileStore;
 pub use memory::MemoryStore;
+pub(crate) use record::Claim;
+pub use record::Record;
+pub use record::StoreLock;
+pub(crate) use record::Turn;
+pub(crate) use shared::DynSharedTokenStore;
+pub use shared::SharedTokenStore;
+pub use shared::Swap;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -82,25 +91,26 @@ impl<T: TokenStore> TokenStore for Arc<T> {
     }
 }
 
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send + 'a>>;
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+type BoxResult<'a, T> = BoxFuture<'a, Result<T, BoxError>>;
 
 /// [`TokenStore`] with its type erased: it is called once per login or reissue.
 pub(crate) trait DynTokenStore: Send + Sync {
-    fn load(&self) -> BoxFuture<'_, Option<TokenSet>>;
-    fn save<'a>(&'a self, tokens: &'a TokenSet) -> BoxFuture<'a, ()>;
-    fn clear(&self) -> BoxFuture<'_, ()>;
+    fn load(&self) -> BoxResult<'_, Option<TokenSet>>;
+    fn save<'a>(&'a self, tokens: &'a TokenSet) -> BoxResult<'a, ()>;
+    fn clear(&self) -> BoxResult<'_, ()>;
 }
 
 impl<T: TokenStore> DynTokenStore for T {
-    fn load(&self) -> BoxFuture<'_, Option<TokenSet>> {
+    fn load(&self) -> BoxResult<'_, Option<TokenSet>> {
         Box::pin(async move { TokenStore::load(self).await })
     }
 
-    fn save<'a>(&'a self, tokens: &'a TokenSet) -> BoxFuture<'a, ()> {
+    fn save<'a>(&'a self, tokens: &'a TokenSet) -> BoxResult<'a, ()> {
         Box::pin(async move { TokenStore::save(self, tokens).await })
     }
 
-    fn clear(&self) -> BoxFuture<'_, ()> {
+    fn clear(&self) -> BoxResult<'_, ()> {
         Box::pin(async move { TokenStore::clear(self).await })
     }
 }
