@@ -24,6 +24,7 @@ use tower_token_refresh::MemoryStore;
 use tower_token_refresh::TokenSet;
 use tower_token_refresh::TokenStore;
 use tower_token_refresh::test_util::StoreFault;
+use tower_token_refresh::test_util::check_shared_token_store;
 use tower_token_refresh::test_util::check_token_store;
 
 // shows P13
@@ -62,6 +63,29 @@ async fn a_store_can_be_checked_in_a_task_on_several_threads() {
 fn a_store_can_be_checked_without_a_runtime() {
     let store = Arc::new(MemoryStore::new());
     block_on(check_token_store(async || store.clone())).unwrap();
+}
+
+// shows P1
+#[tokio::test]
+async fn a_store_in_memory_can_be_shared() -> Result<(), StoreFault> {
+    let store = Arc::new(MemoryStore::new());
+    check_shared_token_store(|| async { store.clone() }).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_store_can_be_checked_in_a_task_on_several_threads() {
+    let store = Arc::new(MemoryStore::new());
+    let checked = tokio::spawn(check_shared_token_store(move || {
+        let store = store.clone();
+        async { store }
+    }));
+    checked.await.unwrap().unwrap();
+}
+
+#[test]
+fn a_shared_store_can_be_checked_without_a_runtime() {
+    let store = Arc::new(MemoryStore::new());
+    block_on(check_shared_token_store(async || store.clone())).unwrap();
 }
 
 /// A row in a database: times in whole seconds, the identity as JSON.
