@@ -21,11 +21,16 @@ use tower_token_refresh::BoxError;
 use tower_token_refresh::FileStore;
 use tower_token_refresh::InDoubt;
 use tower_token_refresh::MemoryStore;
+use tower_token_refresh::Record;
+use tower_token_refresh::SharedTokenStore;
+use tower_token_refresh::Swap;
 use tower_token_refresh::TokenSet;
 use tower_token_refresh::TokenStore;
 use tower_token_refresh::test_util::StoreFault;
 use tower_token_refresh::test_util::check_shared_token_store;
 use tower_token_refresh::test_util::check_token_store;
+use tower_token_refresh::test_util::check_unreadable_shared_token_store;
+use tower_token_refresh::test_util::check_unreadable_token_store;
 
 // shows P13
 #[tokio::test]
@@ -828,5 +833,142 @@ async fn no_message_has_a_token_or_a_part_of_one() {
             let (begin, end) = (&secret[..8], &secret[secret.len() - 8..]);
             assert!(!said.contains(begin) && !said.contains(end), "{fault:?}");
         }
+    }
+}
+
+/// A storage that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    IsAnError,
+    IsAConflict,
+    IsEmpty,
+    IsEmptyTheSecondTime,
+    IsEmptyToOthers,
+    IsOverwritten,
+    IsOverwrittenByOthers,
+    Hangs,
+    QuotesTokens,
+}
+
+/// A handle on it: which one, and how often it was read.
+struct Rubble(Broken, usize, Mutex<usize>);
+
+impl Rubble {
+    /// What each read gives: an error, or that there is nothing.
+    async fn read<T>(&self, nothing: T) -> Result<T, BoxError> {
+        let reads = {
+            let mut reads = self.2.lock().unwrap();
+            *reads += 1;
+            *reads
+        };
+        match self.0 {
+            Broken::IsEmpty => Ok(nothing),
+            Broken::IsEmptyTheSecondTime if reads > 1 => Ok(nothing),
+            Broken::IsEmptyToOthers if self.1 > 0 => Ok(nothing),
+            Broken::Hangs => std::future::pending().await,
+            _ => Err("the shelf is broken".into()),
+        }
+    }
+}
+
+impl TokenStore for Rubble {
+    async fn load(&self) -> Result<Option<TokenSet>, BoxError> {
+        self.read(None).await
+    }
+
+    async fn save(&self, _: &TokenSet) -> Result<(), BoxError> {
+        panic!("nothing is saved on what cannot be read")
+    }
+
+    async fn clear(&self) -> Result<(), BoxError> {
+        panic!("nothing is cleared that cannot be read")
+    }
+}
+
+impl SharedTokenStore for Rubble {
+    async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
+        Self::read(self, (Record::empty(), SystemTime::now())).await
+    }
+
+    async fn swap(&self, version: u64, record: &Record) -> Result<Swap, BoxError> {
+        assert_eq!((version, record.version()), (0, 1));
+        match self.0 {
+            Broken::IsAConflict => Ok(Swap::Conflict),
+            Broken::IsOverwritten => Ok(Swap::Done),
+            Broken::IsOverwrittenByOthers if self.1 > 0 => Ok(Swap::Done),
+            Broken::QuotesTokens => {
+                let tokens = record.tokens().unwrap();
+                Err(tokens.access_token().expose().into())
+            }
+            _ => Err("the shelf is broken".into()),
+        }
+    }
+
+    async fn changed(&self, _: u64) {}
+}
+
+fn handles(broken: Broken) -> impl Fn() -> std::future::Ready<Rubble> {
+    let opened = Mutex::new(0);
+    move || {
+        let mut opened = opened.lock().unwrap();
+        *opened += 1;
+        std::future::ready(Rubble(broken, *opened - 1, Mutex::default()))
+    }
+}
+
+// shows B7
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_cannot_be_read_has_to_be_an_error() {
+    let no_error = "it is no error, though the storage cannot be read";
+    for (broken, said) in [
+        (Broken::IsEmpty, format!("a load: {no_error}")),
+        (
+            Broken::IsEmptyTheSecondTime,
+            format!("a second load: {no_error}"),
+        ),
+        (
+            Broken::IsEmptyToOthers,
+            format!("a load through another handle: {no_error}"),
+        ),
+        (
+            Broken::Hangs,
+            "a load: there was no answer within 30 s".to_owned(),
+        ),
+    ] {
+        let checked = check_unreadable_token_store(handles(broken)).await;
+        assert_eq!(checked.unwrap_err().to_string(), said, "{broken:?}");
+        let checked = check_unreadable_shared_token_store(handles(broken)).await;
+        let said = said.replace("load", "read");
+        assert_eq!(checked.unwrap_err().to_string(), said, "{broken:?}");
+    }
+    let error = check_unreadable_token_store(handles(Broken::IsAnError)).await;
+    assert_eq!(error.unwrap().to_string(), "the shelf is broken");
+    for broken in [Broken::IsAnError, Broken::IsAConflict] {
+        let error = check_unreadable_shared_token_store(handles(broken)).await;
+        assert_eq!(error.unwrap().to_string(), "the shelf is broken");
+    }
+}
+
+// shows B7, P12
+#[tokio::test]
+async fn a_storage_that_cannot_be_read_must_not_be_taken_for_an_empty_one() {
+    let done = "it is done, though nobody can say what was there";
+    for (broken, said) in [
+        (
+            Broken::IsOverwritten,
+            format!("a swap with version 0, through the same handle: {done}"),
+        ),
+        (
+            Broken::IsOverwrittenByOthers,
+            format!("a swap with version 0, through another handle: {done}"),
+        ),
+        (
+            Broken::QuotesTokens,
+            "a swap with version 0, through the same handle: it failed, and its error quotes a token"
+                .to_owned(),
+        ),
+    ] {
+        let checked = check_unreadable_shared_token_store(handles(broken)).await;
+        assert_eq!(format!("{:?}", checked.unwrap_err()), said, "{broken:?}");
     }
 }

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -387,24 +388,34 @@ where
         }
         let mut next = [&records.new, &records.next].into_iter().cycle();
         for polls in 0..=POLLS {
-            for (writer, _) in self.handles() {
+            for ((writer, _), is_left_alone) in self.handles().into_iter().zip([false, true]) {
                 let new = next.next().unwrap_or(&records.new);
-                self.tells_all_of(polls, new, writer).await?;
+                self.tells_all_of(new, writer, polls, is_left_alone).await?;
             }
         }
         Ok(())
     }
 
-    /// All handles wait, and one swaps when each was polled so often.
-    async fn tells_all_of(&self, polls: usize, new: &Record, writer: &S) -> Result<(), StoreFault> {
+    /// All handles wait, and one swaps when each was polled so often. Those that are left alone are
+    /// polled again when the swap is done and not before: nothing may get lost in between.
+    async fn tells_all_of(
+        &self,
+        new: &Record,
+        writer: &S,
+        polls: usize,
+        is_left_alone: bool,
+    ) -> Result<(), StoreFault> {
         let version = self.read("a read").await?.version;
         let new = at(version + 1, new);
         let reopened = (self.open)().await;
-        let waiting = AtomicUsize::new(0);
+        let (waiting, is_done) = (AtomicUsize::new(0), AtomicBool::new(false));
         let wait = async |store: &S, step: &str| {
             let mut changed = pin!(store.changed(version));
             let returned = poll_times(changed.as_mut(), polls).await;
             waiting.fetch_add(1, Ordering::SeqCst);
+            while is_left_alone && !is_done.load(Ordering::SeqCst) {
+                yield_now().await;
+            }
             let told = async {
                 if returned.is_none() {
                     changed.await;
@@ -426,7 +437,10 @@ where
             while waiting.load(Ordering::SeqCst) < 3 {
                 yield_now().await;
             }
-            done(writer, "a swap while others wait for it", version, &new).await
+            let step = "a swap while others wait for it";
+            let swapped = done(writer, step, version, &new).await;
+            is_done.store(true, Ordering::SeqCst);
+            swapped
         };
         let waits = try_join3(
             wait(&self.first, "a wait for a change, through the first handle"),
@@ -608,9 +622,10 @@ where
 
     /// Puts this in the place of what is there, with the next version.
     async fn replace(&self, step: &str, record: &Record) -> Result<Record, StoreFault> {
-        let version = self.read(step).await?.version;
+        let version = self.read(&format!("a read before {step}")).await?.version;
         let record = at(version + 1, record);
         done(&*self.first, step, version, &record).await?;
+        self.holds(&format!("after {step}"), &record).await?;
         Ok(record)
     }
 
@@ -674,7 +689,7 @@ impl Race {
         if version == self.begin.version {
             return self.begin.clone();
         }
-        let looks = if version % 2 == 0 {
+        let looks = if version.is_multiple_of(2) {
             &self.even
         } else {
             &self.odd
@@ -831,3 +846,6 @@ async fn at_once<T: Send + 'static>(calls: Vec<BoxFuture<'static, T>>) -> Vec<T>
     }
     done
 }
+
+#[cfg(test)]
+mod tests;
