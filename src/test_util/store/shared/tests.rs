@@ -42,6 +42,7 @@ enum Fault {
     DropMixes,
     DropForgets,
     DropWritesLate,
+    DropIsSeenByOne,
     DroppedReadForgets,
     // Reads.
     LagsByOne,
@@ -292,6 +293,12 @@ impl Shelf {
                 yield_now().await;
                 mix.1 = false;
             }
+            Fault::DropIsSeenByOne if is_right => {
+                let see = || *self.seen.lock().unwrap() = Some(new.clone());
+                let mut see = OnDrop(see, true);
+                yield_now().await;
+                see.1 = false;
+            }
             Fault::DropForgets if is_right => {
                 let mut forget = OnDrop(
                     || {
@@ -406,6 +413,11 @@ impl SharedTokenStore for Shelf {
             Fault::LockBlocksReads => drop(storage.lock.acquire().await),
             Fault::LagsByOne if self.number != 0 => kept = before(),
             Fault::LagsInARace if self.number != 0 && in_a_race => kept = before(),
+            Fault::DropIsSeenByOne => {
+                let seen = self.seen.lock().unwrap().clone();
+                let newer = seen.filter(|seen| seen.version > kept.version);
+                kept = newer.unwrap_or(kept);
+            }
             Fault::Caches => {
                 kept = self.seen.lock().unwrap().get_or_insert(kept).clone();
             }
@@ -574,7 +586,7 @@ const SECOND: &str = "after the first swap, with version 0, a read through the s
 const RACE: &str = "several swaps at once with the same version";
 
 /// In which step each fault shows, and in which words: as many of them as do not hang on the time of day.
-const SAID: [(Fault, &str, &str); 74] = [
+const SAID: [(Fault, &str, &str); 75] = [
     (
         Fault::IgnoresVersion,
         "a swap with version 1 of the empty storage",
@@ -639,6 +651,11 @@ const SAID: [(Fault, &str, &str); 74] = [
         Fault::DropWritesLate,
         "a swap after one that was dropped, and some turns later",
         "the epoch is 6 in place of 7",
+    ),
+    (
+        Fault::DropIsSeenByOne,
+        "after a swap that was dropped, a read through the second handle",
+        "the epoch is 5 in place of 6",
     ),
     (
         Fault::DroppedReadForgets,
