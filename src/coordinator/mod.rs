@@ -16,6 +16,7 @@
 
 mod attempt;
 mod doubt;
+mod lease;
 mod login;
 mod lost_reply;
 mod state;
