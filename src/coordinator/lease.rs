@@ -67,7 +67,7 @@ pub(super) fn news(known: &Record, found: &Record) -> News {
         (None, _) if known.tokens.is_none() => News::Nothing,
         (None, _) => News::Older,
         (Some(tokens), _) if found.epoch > known.epoch => News::Login(tokens.clone()),
-        (Some(tokens), _) if is_pair(known.tokens.as_ref(), tokens) => News::Nothing,
+        (Some(tokens), _) if same_pair(known.tokens.as_ref(), Some(tokens)) => News::Nothing,
         (Some(tokens), _) => News::Tokens(tokens.clone()),
     }
 }
@@ -122,15 +122,6 @@ pub(super) fn renew(found: &Record, claim: &Claim, now: SystemTime, span: Durati
     })
 }
 
-/// Gives the turn back: nothing was sent, or the issuer has answered that it did not process it.
-pub(super) fn release(found: &Record, claim: &Claim) -> Changed {
-    check_owner(found, claim)?;
-    Ok(Record {
-        turn: Turn::Free,
-        ..next(found)
-    })
-}
-
 /// The issuer has refused the refresh token, and the access token goes on being used.
 pub(super) fn refuse(found: &Record, claim: &Claim) -> Changed {
     check_owner(found, claim)?;
@@ -140,15 +131,15 @@ pub(super) fn refuse(found: &Record, claim: &Claim) -> Changed {
     })
 }
 
-/// Gives the turn back with the same tokens, with a doubt or without the one they had: what has
-/// become of the refresh token, only the owner of the turn can say.
-pub(super) fn settle(found: &Record, claim: &Claim, tokens: &TokenSet) -> Changed {
+/// Gives the turn back without new tokens: with a doubt, if nobody knows what became of the refresh
+/// token, or without the one there was. That can only the owner of the turn say.
+pub(super) fn release(found: &Record, claim: &Claim, tokens: Option<&TokenSet>) -> Changed {
     check_owner(found, claim)?;
-    if !is_pair(found.tokens.as_ref(), tokens) {
+    if !same_pair(found.tokens.as_ref(), tokens) {
         return Err(Denied::Superseded);
     }
     Ok(Record {
-        tokens: Some(tokens.clone()),
+        tokens: tokens.cloned(),
         turn: Turn::Free,
         ..next(found)
     })
@@ -196,11 +187,9 @@ fn doubt(tokens: TokenSet, claim: &Claim, since: SystemTime) -> TokenSet {
 /// matter whose turn it is: an answer that comes late is as good, unless another was faster.
 pub(super) fn commit(found: &Record, from: &Record, tokens: &TokenSet) -> Changed {
     check_format(found)?;
-    let is_heir = match (&found.tokens, &from.tokens) {
-        (Some(found), from) => is_pair(from.as_ref(), found),
-        (None, from) => from.is_none() && !matches!(found.turn, Turn::Ended(_)),
-    };
-    if found.epoch != from.epoch || !is_heir {
+    let is_over = matches!(found.turn, Turn::Ended(_));
+    let is_heir = same_pair(found.tokens.as_ref(), from.tokens.as_ref());
+    if found.epoch != from.epoch || is_over || !is_heir {
         return Err(Denied::Superseded);
     }
     Ok(Record {
@@ -270,6 +259,11 @@ fn check_owner(found: &Record, claim: &Claim) -> Result<(), Denied> {
     }
 }
 
-fn is_pair(known: Option<&TokenSet>, tokens: &TokenSet) -> bool {
-    known.is_some_and(|known| known.same_tokens(tokens))
+/// Are these the same tokens, or neither any?
+pub(super) fn same_pair(one: Option<&TokenSet>, other: Option<&TokenSet>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.same_tokens(other),
+        (None, None) => true,
+        _ => false,
+    }
 }
