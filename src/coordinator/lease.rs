@@ -43,7 +43,7 @@ type Changed = Result<Record, Denied>;
 #[derive(Debug, Clone)]
 pub(super) enum News {
     /// A new login has taken the place of the one that is known.
-    Login(TokenSet),
+    Login,
     /// Nothing, but perhaps whose turn it is.
     Nothing,
     /// It is older than what was seen before, or has lost its tokens.
@@ -66,7 +66,7 @@ pub(super) fn news(known: &Record, found: &Record) -> News {
         (None, Turn::Ended(reason)) => News::Over(reason),
         (None, _) if known.tokens.is_none() => News::Nothing,
         (None, _) => News::Older,
-        (Some(tokens), _) if found.epoch > known.epoch => News::Login(tokens.clone()),
+        (Some(_), _) if found.epoch > known.epoch => News::Login,
         (Some(tokens), _) if same_pair(known.tokens.as_ref(), Some(tokens)) => News::Nothing,
         (Some(tokens), _) => News::Tokens(tokens.clone()),
     }
@@ -131,18 +131,25 @@ pub(super) fn refuse(found: &Record, claim: &Claim) -> Changed {
     })
 }
 
-/// Gives the turn back without new tokens: with a doubt, if nobody knows what became of the refresh
-/// token, or without the one there was. That can only the owner of the turn say.
-pub(super) fn release(found: &Record, claim: &Claim, tokens: Option<&TokenSet>) -> Changed {
+/// Gives the turn back without new tokens. `is_certain` says that the issuer has answered, so that a
+/// doubt there was is gone; else what was sent, if anything, was not processed.
+pub(super) fn release(found: &Record, claim: &Claim, is_certain: bool) -> Changed {
     check_owner(found, claim)?;
-    if !same_pair(found.tokens.as_ref(), tokens) {
-        return Err(Denied::Superseded);
-    }
+    let tokens = match is_certain {
+        true => found.tokens.clone().map(TokenSet::without_doubt),
+        false => found.tokens.clone(),
+    };
     Ok(Record {
-        tokens: tokens.cloned(),
+        tokens,
         turn: Turn::Free,
         ..next(found)
     })
+}
+
+/// Gives the turn back, and nobody knows what became of the refresh token.
+pub(super) fn lose(found: &Record, claim: &Claim, now: SystemTime) -> Changed {
+    check_owner(found, claim)?;
+    Ok(lost(found, claim, now))
 }
 
 /// Whoever had the turn is gone, or has let its time run out: its refresh token may be spent.
@@ -155,19 +162,19 @@ pub(super) fn presume_lost(found: &Record, now: SystemTime, is_gone: bool) -> Op
     if found.foreign || !(is_gone || now >= claim.deadline) {
         return None;
     }
-    let since = now.min(claim.deadline);
-    let tokens = found
-        .tokens
-        .clone()
-        .map(|tokens| doubt(tokens, &claim, since));
-    Some(Record {
-        tokens,
-        turn: Turn::Free,
-        ..next(found)
-    })
+    Some(lost(found, &claim, now.min(claim.deadline)))
 }
 
-/// A reply was lost: once more, if that has happened before.
+fn lost(found: &Record, claim: &Claim, since: SystemTime) -> Record {
+    let tokens = found.tokens.clone();
+    Record {
+        tokens: tokens.map(|tokens| doubt(tokens, claim, since)),
+        turn: Turn::Free,
+        ..next(found)
+    }
+}
+
+/// Once more, if that has happened before.
 fn doubt(tokens: TokenSet, claim: &Claim, since: SystemTime) -> TokenSet {
     if tokens.refresh_token().is_none() {
         return tokens;

@@ -40,6 +40,9 @@ const MOST_SWAPS: usize = 64;
 /// Between two looks at a store that says at once that something may have changed, or fails.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// After so long the store is read although nothing has been heard.
+const LOOK: Duration = Duration::from_secs(30);
+
 /// Where the tokens are kept.
 pub(crate) enum Storage {
     /// For this process alone.
@@ -242,8 +245,13 @@ impl Coordinator {
                 .await
             }
             Truth::Release(claim, tokens) => {
-                self.change(store, |found, _| {
-                    lease::release(found, &claim, tokens.as_ref())
+                let ours = tries(tokens.as_ref());
+                self.change(store, |found, now| {
+                    // Told by the store's clock, as all others will read it.
+                    match tries(found.tokens()) {
+                        theirs if theirs < ours => lease::lose(found, &claim, now),
+                        theirs => lease::release(found, &claim, ours == 0 && theirs > 0),
+                    }
                 })
                 .await
             }
@@ -319,7 +327,7 @@ impl Coordinator {
                     inner.put(&self.settings.attach, Some(tokens));
                     count(&self.counters.adopted);
                 }
-                News::Tokens(_) | News::Login(_) => {
+                News::Tokens(_) | News::Login => {
                     let running = inner.running.take();
                     self.take_over(inner, &found, now);
                     return Some((running, EndReason::Replaced));
@@ -439,7 +447,8 @@ async fn watch(store: SharedStore, task: Watching) {
         let version = coordinator.lock().peers.known().version;
         drop(coordinator);
         let changed = AssertUnwindSafe(async { store.changed(version).await }).catch_unwind();
-        let panicked = changed.await.is_err();
+        // Now and then, to see whether the session is still there.
+        let panicked = matches!(timeout(LOOK, changed).await, Some(Err(_)));
         let Some(coordinator) = task.coordinator.upgrade() else {
             return;
         };
@@ -450,6 +459,13 @@ async fn watch(store: SharedStore, task: Watching) {
             let _: Option<()> = timeout(PAUSE, std::future::pending()).await;
         }
     }
+}
+
+/// How many attempts in a row have lost their answer.
+fn tries(tokens: Option<&TokenSet>) -> u32 {
+    tokens
+        .and_then(TokenSet::in_doubt)
+        .map_or(0, |doubt| doubt.tries)
 }
 
 /// Is this the record that was to be written?

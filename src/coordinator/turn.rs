@@ -305,7 +305,7 @@ impl Guard {
                 from: From::Store,
                 record: Some(found.clone()),
             })),
-            News::Login(_) | News::Over(_) => Err(Completion::TakenOver(Box::new(found.clone()))),
+            News::Login | News::Over(_) => Err(Completion::TakenOver(Box::new(found.clone()))),
             News::Older => Err(failed(RefreshError::with_source(
                 Kind::Store,
                 "the token store holds an older record than it did before, or none any more: log in \
