@@ -15,7 +15,9 @@ use support::World;
 use tempfile::TempDir;
 use tower_token_refresh::FileStore;
 use tower_token_refresh::InDoubt;
+use tower_token_refresh::Record;
 use tower_token_refresh::Session;
+use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::TokenSet;
 use tower_token_refresh::TokenStore;
 
@@ -318,12 +320,16 @@ async fn a_file_of_a_newer_version_is_used_and_neither_written_nor_reissued_from
 fn refused(path: &Path, what: &str) {
     let store = FileStore::new(path);
     let tokens = TokenSet::new("CANARY-new").unwrap();
+    let record = br#"{"format":1,"version":1,"access_token":"CANARY-new"}"#;
+    let record = Record::from_json(record).unwrap();
     let before = fs::read(path).ok();
     let errors = futures::executor::block_on(async {
         [
             store.load().await.map(drop),
             store.save(&tokens).await,
             store.clear().await,
+            store.read().await.map(drop),
+            store.swap(0, &record).await.map(drop),
         ]
     });
     for error in errors {

@@ -90,7 +90,9 @@ impl LockFile {
                     "it is a folder, where this crate needs a file to lock: move the folder away, or \
                      give the token file another name"
                 }
-                ErrorKind::NotFound => "its folder is missing: create it",
+                ErrorKind::NotFound if !self.path.parent().is_some_and(Path::is_dir) => {
+                    "its folder is missing: create it"
+                }
                 _ => "it cannot be opened or created, to lock it",
             };
             self.failed(what, error)
@@ -118,5 +120,24 @@ impl LockFile {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(looked_at(error)),
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    // A lock that is held on such a file keeps nobody out.
+    #[test]
+    fn a_file_that_was_removed_or_replaced_is_not_at_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = LockFile::new(folder.path().join("lock"));
+        let file = lock.open().unwrap();
+        assert!(lock.is_at_its_place(&file).unwrap());
+        fs::rename(lock.path(), folder.path().join("elsewhere")).unwrap();
+        assert!(!lock.is_at_its_place(&file).unwrap());
+        let other = lock.open().unwrap();
+        assert!(!lock.is_at_its_place(&file).unwrap());
+        assert!(lock.is_at_its_place(&other).unwrap());
     }
 }

@@ -600,4 +600,19 @@ mod tests {
         let kept = block_on(store.load()).unwrap().unwrap();
         assert_eq!(kept.access_token().expose(), "third");
     }
+
+    // Two changes within one tick of the file system's clock may leave the file looking as it was.
+    #[test]
+    fn a_change_that_does_not_show_is_seen_by_the_witness() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(folder.path().join("session.json"));
+        for token in ["first", "second"] {
+            block_on(store.save(&TokenSet::new(token).unwrap())).unwrap();
+        }
+        let shared = &store.shared;
+        let waited = Duration::ZERO;
+        assert!(!shared.has_changed(2, waited));
+        shared.state().seen = Some((1, shared.place.signature()));
+        assert!(shared.has_changed(1, waited));
+    }
 }
