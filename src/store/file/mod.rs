@@ -54,9 +54,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two looks for a change: the shortest pause and the longest.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(1));
 
-/// Keeps the tokens in a file, so that a program which is started again is still logged in.
+/// Keeps a login in a file: for a program that is started again, and for all processes of one host
+/// that name the file.
 ///
-/// Needs the feature `file`. Clones share the file, and one call waits for the other.
+/// Needs the feature `file`. It is a [`SharedTokenStore`]. It is a [`TokenStore`] too, to put tokens
+/// into the file and to look at them without a session: there a `save` is a login, and a `clear` a
+/// logout. Clones share the file, and one write waits for the other.
 ///
 /// ```
 /// use tower_token_refresh::{BoxError, FileStore, ReissueError, Session, TokenSet, reissue_fn};
@@ -92,7 +95,9 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fr
 /// | `format` | | `1` |
 /// | `obtained_at` | | RFC 3339: when the tokens were received |
 /// | `in_doubt` | | `{"since": RFC 3339, "tries": n, "sent_at": RFC 3339}`: [`TokenSet::in_doubt`] |
-/// | `logged_out` | | `true` after a logout or the end of the login, in place of all the above but `format` |
+/// | `version`, `epoch`, `turn`, `no_tokens` | replaced at the first save | as [`Record::to_json`] says |
+/// | `record_id` | replaced at the first save | 16 hexadecimal digits: whose record this is. It stays over all changes, logins too |
+/// | `logged_out`, `ended` | replaced at the first save | `true` and why, after a logout or the end of the login, in place of the tokens and what belongs to them |
 /// | any other | kept | kept, in its place and to the letter, unless the identity gets a member of that name |
 ///
 /// `null` counts as absent. A missing file means that nobody has logged in yet, and the first save
@@ -104,36 +109,74 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fr
 /// A `format` other than 1 is that of a newer version. Then the access token is read, without the
 /// refresh token, as new tokens could not be saved; and nothing is written.
 ///
+/// # Several processes
+///
+/// Two more files lie beside it. They hold no token, are never removed, and are private like the file
+/// itself:
+///
+/// - `NAME.witness` is locked for the milliseconds that a write takes, and notes the `record_id`, the
+///   version and the epoch that were written last. A write that finds it locked for two seconds is an
+///   error.
+/// - `NAME.lock` is locked by the process that presents the refresh token, until it has stored the
+///   answer. The others wait for it, and go on reading; a login or logout does not wait.
+///
+/// The system frees both locks when their holder dies, however it dies, and others go on at once. *A
+/// holder that is stopped* (by a debugger, or by `SIGSTOP`) keeps its lock: nobody takes that away from
+/// it, as it may present the refresh token the moment it goes on. The others use the access token as
+/// long as that is valid, and their refreshes fail with an error that names the lock file.
+///
+/// What another process writes is noticed after a twentieth of the time that has passed since the last
+/// change, and after a second at most.
+///
+/// *By hand*, this can be done while programs use the file:
+///
+/// - **Remove it**: there are no tokens then, and the next login counts on from the version that the
+///   witness has noted.
+/// - **Put a plain token file in its place**: that is a login like any other, and no process writes over
+///   it before it has read it.
+/// - **Move it** elsewhere, without the other two files: it goes on there.
+/// - **Put a backup back**, or the file of another session: both are refused, with an error, as a
+///   refresh token that was used since must not be presented again, and tokens of one user must not
+///   become those of another. To use such a file all the same, remove the witness and start the
+///   programs anew: a running one remembers what it has seen. To do without it, remove it and log in
+///   again.
+///
 /// # What is promised
 ///
 /// - A new text takes the place of the old one as a whole: it is written to a file of its own,
 ///   synced, renamed over the old one, and the folder is synced. A process that is killed at any
 ///   moment leaves the old pair or the new one. It may leave that other file as well
 ///   (`.NAME.tmp-` and eight letters or digits), which a save removes once it is a minute old.
-/// - After a failure (a full disk, a missing right) the old file is as it was, and nothing else is
-///   left.
-/// - A file that is written can be read and written by its owner alone (0600), from its creation and
-///   whatever the process's mask (Unix). One that others can read is read with a warning.
-/// - Symbolic links, folders, pipes and devices are refused, and so are files that belong to somebody
-///   else than the user this process runs as (Unix). The folders on the way may be links.
+/// - After a failure (a full disk, a missing right) the old file is as it was, and nothing but the two
+///   files above is left. There is one exception: where the folder cannot be synced, the new text is in
+///   place, and that is an error as it may be lost if the machine fails now.
+/// - All three files can be read and written by their owner alone (0600), whatever the process's mask
+///   (Unix). A token file that others can read is read with a warning.
+/// - Symbolic links, folders, pipes and devices are refused in place of each of the three, and so are
+///   files that belong to somebody else than the user this process runs as (Unix). The folders on the
+///   way may be links.
 /// - A file without the right to write (0400) is not replaced.
 /// - Buffers with tokens are wiped, and no error quotes what the file holds.
 ///
 /// # What is not
 ///
-/// - Several processes with one file, or several stores that were not cloned from each other: two of
-///   them can present one refresh token, and the last to save wins. [Clone](Clone) the store, or the
-///   [`Session`](crate::Session).
-/// - Network file systems: whether a rename is atomic there, and lasts, depends on the server.
+/// - Network file systems (NFS, SMB and their like) are not supported: whether a lock keeps others out
+///   there, and whether a rename is atomic and lasts, depends on the server. Use a store in a database
+///   for several hosts.
+/// - Programs that write the file in place, a little at a time, can be read half-way: that is an error
+///   until they are done. Let them write another file, and rename it.
 /// - Group, access control lists and hard links of the old file are not carried over.
-/// - The text is not encrypted, and whoever can write the folder can put back an older one.
+/// - The text is not encrypted, and whoever can write the folder can put back an older one, with a
+///   witness that fits.
+/// - Owners and modes are those of Unix: on other systems nothing is checked of them.
 ///
 /// # Cancel safety
 ///
 /// The file is read and written on a thread for blocking work where there is a tokio runtime, and
-/// in the caller's own where there is none, or it was shut down. A call that is dropped is done to
-/// its end all the same, once its thread has begun; but a write that gets its turn after a later one
-/// does nothing.
+/// in the caller's own where there is none, or it was shut down. No thread waits for a lock. A call
+/// that is dropped while it waits does nothing; later, it is done to its end all the same, once its
+/// thread has begun. A save or clear that gets its turn after a later one of the same store does
+/// nothing.
 #[derive(Clone)]
 pub struct FileStore {
     shared: Arc<Shared>,
