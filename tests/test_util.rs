@@ -93,6 +93,45 @@ fn a_shared_store_can_be_checked_without_a_runtime() {
     block_on(check_shared_token_store(async || store.clone())).unwrap();
 }
 
+// shows P1, S14
+#[tokio::test]
+async fn a_store_in_a_file_can_be_shared_with_a_new_handle_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("session.json");
+    check_shared_token_store(async || FileStore::new(&path))
+        .await
+        .unwrap();
+    let kept = Record::from_json(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!((kept.version(), kept.tokens().is_none()), (1 << 53, true));
+}
+
+// shows P1, S14: with several threads, and all sessions of a process on clones of one store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clones_of_a_store_in_a_file_can_be_shared_by_several_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileStore::new(folder.path().join("session.json"));
+    check_shared_token_store(async || store.clone())
+        .await
+        .unwrap();
+}
+
+// shows B7
+#[tokio::test]
+async fn a_file_that_breaks_off_is_an_error_to_both_kinds_of_stores() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("session.json");
+    let text = r#"{"format": 1, "version": 3, "epoch": 1, "access_token": "acc"#;
+    std::fs::write(&path, text).unwrap();
+    let open = async || FileStore::new(&path);
+    for error in [
+        check_unreadable_token_store(open).await.unwrap(),
+        check_unreadable_shared_token_store(open).await.unwrap(),
+    ] {
+        assert!(error.to_string().contains("it breaks off"), "{error}");
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
 /// A row in a database: times in whole seconds, the identity as JSON.
 struct Row(Mutex<Connection>);
 
@@ -190,6 +229,63 @@ async fn a_row_in_a_database_passes() -> Result<(), StoreFault> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("session.db");
     check_token_store(async || Row::open(&path)).await
+}
+
+/// The same for several processes: the record as text, beside its version.
+struct SharedRow(Mutex<Connection>);
+
+impl SharedRow {
+    fn open(path: &Path) -> Self {
+        let database = Connection::open(path).unwrap();
+        database.busy_timeout(Duration::from_secs(10)).unwrap();
+        let create = "CREATE TABLE IF NOT EXISTS session (
+            one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, record TEXT NOT NULL
+        )";
+        database.execute(create, []).unwrap();
+        Self(Mutex::new(database))
+    }
+}
+
+impl SharedTokenStore for SharedRow {
+    async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
+        let database = self.0.lock().unwrap();
+        let row = database.query_row("SELECT record FROM session", [], |row| row.get(0));
+        let record = match row.optional()? {
+            Some(text) => Record::from_json(String::as_bytes(&text))?,
+            None => Record::empty(),
+        };
+        Ok((record, SystemTime::now()))
+    }
+
+    async fn swap(&self, version: u64, record: &Record) -> Result<Swap, BoxError> {
+        let text = record.to_json()?;
+        let swap = match version {
+            0 => "INSERT OR IGNORE INTO session VALUES (1, ?2, ?3)",
+            _ => "UPDATE session SET version = ?2, record = ?3 WHERE version = ?1",
+        };
+        let row = params![
+            version.cast_signed(),
+            record.version().cast_signed(),
+            std::str::from_utf8(&text)?
+        ];
+        Ok(match self.0.lock().unwrap().execute(swap, row)? {
+            0 => Swap::Conflict,
+            _ => Swap::Done,
+        })
+    }
+
+    /// It may return too early.
+    async fn changed(&self, _: u64) {
+        yield_now().await;
+    }
+}
+
+// shows P1: whatever can compare and set can be shared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_in_a_database_can_be_shared() -> Result<(), StoreFault> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("session.db");
+    check_shared_token_store(async || SharedRow::open(&path)).await
 }
 
 /// What is wrong with a [`Shelf`].
