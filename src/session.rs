@@ -19,6 +19,7 @@ use crate::coordinator::Rules;
 use crate::coordinator::SessionStatus;
 use crate::coordinator::Settings;
 use crate::coordinator::Stats;
+use crate::coordinator::Storage;
 use crate::coordinator::Ticket;
 use crate::coordinator::count;
 use crate::error::ConfigError;
@@ -26,8 +27,8 @@ use crate::error::Kind;
 use crate::error::RefreshError;
 use crate::reissue::DynReissue;
 use crate::reissue::Reissue;
-use crate::store::DynTokenStore;
 use crate::store::MemoryStore;
+use crate::store::SharedTokenStore;
 use crate::store::TokenStore;
 use crate::token::AccessToken;
 use crate::token::Stamp;
@@ -76,7 +77,7 @@ impl Session {
             check: reissue.check(),
             self_sufficient: !reissue.needs_refresh_token(),
             reissue: Box::new(reissue),
-            store: Box::new(MemoryStore::new()),
+            store: Storage::Own(Box::new(MemoryStore::new())),
             header: None,
             refresh_ahead: None,
             reissue_timeout: Duration::from_secs(10),
@@ -328,7 +329,7 @@ pub struct SessionBuilder {
     check: Result<(), ConfigError>,
     self_sufficient: bool,
     reissue: Box<dyn DynReissue>,
-    store: Box<dyn DynTokenStore>,
+    store: Storage,
     header: Option<(String, String)>,
     refresh_ahead: Option<Duration>,
     reissue_timeout: Duration,
@@ -343,8 +344,21 @@ pub struct SessionBuilder {
 
 impl SessionBuilder {
     /// Where the tokens are kept; a [`MemoryStore`] unless set.
+    ///
+    /// For a login that several processes share it takes a
+    /// [`shared_store`](Self::shared_store). A `FileStore` is one, in whichever way it is given.
     pub fn store(mut self, store: impl TokenStore) -> Self {
-        self.store = Box::new(store);
+        self.store = own_or_shared(store);
+        self
+    }
+
+    /// Where the tokens are kept that this process shares with others: there is one reissue for all of
+    /// them, and what one of them fetches, the others adopt. A login, logout or end counts for all.
+    ///
+    /// Once the session is in use, it follows the store in the background, on the runtime of whoever
+    /// uses it first.
+    pub fn shared_store(mut self, store: impl SharedTokenStore) -> Self {
+        self.store = Storage::Shared(Arc::new(store));
         self
     }
 
@@ -449,6 +463,7 @@ impl SessionBuilder {
     fn settings(&self, attach: Attach) -> Settings {
         Settings {
             attach,
+            others: self.others(),
             attempt: self.attempt(),
             lost_reply: self.lost_reply.or_quarantine(self.reissue_timeout),
             refresh_ahead: self.refresh_ahead,
@@ -472,10 +487,23 @@ impl SessionBuilder {
     }
 
     /// The longest an attempt can take that is driven: two calls of the store by others before it,
-    /// two to read, one to write, and the reissue, whose tries take no more than three together.
+    /// two to read, one to write, and the reissue, whose tries take no more than three together; and
+    /// in between, another process may do the same.
     fn attempt(&self) -> Duration {
-        let reissues = if self.lost_reply.tries_again() { 3 } else { 1 };
-        self.store_timeout * 5 + self.reissue_timeout * reissues
+        self.store_timeout * 5 + self.reissues() + self.others()
+    }
+
+    fn reissues(&self) -> Duration {
+        let tries = if self.lost_reply.tries_again() { 3 } else { 1 };
+        self.reissue_timeout * tries
+    }
+
+    /// The longest wait for another process that is reissuing, and has its own turn at the store.
+    fn others(&self) -> Duration {
+        match self.store {
+            Storage::Own(_) => Duration::ZERO,
+            Storage::Shared(_) => self.store_timeout * 5 + self.reissues(),
+        }
     }
 
     fn check_durations(&self) -> Result<(), ConfigError> {
@@ -512,6 +540,10 @@ impl fmt::Debug for SessionBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionBuilder").finish_non_exhaustive()
     }
+}
+
+fn own_or_shared(store: impl TokenStore) -> Storage {
+    Storage::Own(Box::new(store))
 }
 
 /// The tokens are in use, and it is only the store that does not have them.

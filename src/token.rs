@@ -342,6 +342,12 @@ impl TokenSet {
         }
     }
 
+    /// The same, as the issuer has answered since.
+    pub(crate) fn without_doubt(mut self) -> Self {
+        self.in_doubt = None;
+        self
+    }
+
     /// The same without a refresh token.
     pub(crate) fn without_refresh_token(mut self) -> Self {
         self.refresh_token = None;

@@ -31,11 +31,12 @@ use tower_token_refresh::*;
 const MARK: &str = "c4n4ry";
 
 /// What is public and cannot be printed, or is another's.
-const NO_TYPES: [&str; 5] = [
+const NO_TYPES: [&str; 6] = [
     "BoxError",
     "Classify",
     "Reissue",
     "SelectSession",
+    "SharedTokenStore",
     "TokenStore",
 ];
 
@@ -160,6 +161,11 @@ async fn print_stores(printed: &Printed) {
     let memory = MemoryStore::new();
     memory.save(&tokens()).await.unwrap();
     printed.add("MemoryStore", &memory);
+    let (record, _) = memory.read().await.unwrap();
+    let swapped = memory.swap(record.version(), &record).await.unwrap();
+    printed.add("Record", &record);
+    printed.add("Swap", &swapped);
+    printed.add("StoreLock", &StoreLock::new(MARK));
     let folder = tempfile::tempdir().unwrap();
     let file = FileStore::new(folder.path().join("tokens.json"));
     file.save(&tokens()).await.unwrap();

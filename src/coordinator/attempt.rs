@@ -26,12 +26,17 @@ use super::Gate;
 use super::Offer;
 use super::Outcome;
 use super::Running;
+use super::lease::Denied;
 use super::lost_reply::Tries;
+use super::shared;
+use super::shared::Change;
+use super::shared::Storage;
 use super::state::Cause;
 use super::state::Failure;
 use super::state::Settled;
 use super::state::Start;
 use super::stats::count;
+use super::turn::Granted;
 use super::watchdog::watch;
 use crate::error::EndReason;
 use crate::error::Kind;
@@ -39,9 +44,16 @@ use crate::error::RefreshError;
 use crate::reissue::ReissueError;
 use crate::reissue::ReissueErrorKind;
 use crate::reissue::ReissueRequest;
+use crate::store::Record;
 use crate::time::timeout;
 use crate::token::RefreshToken;
 use crate::token::TokenSet;
+
+/// A timer that comes so much too late shows that nothing was driven meanwhile.
+const LATE: Duration = Duration::from_millis(50);
+
+/// How long the answer is waited for after that.
+const AFTER_STANDSTILL: Duration = Duration::from_secs(1);
 
 tokio::task_local! {
     /// The coordinator whose reissue this task is in.
@@ -61,25 +73,29 @@ fn id_of(coordinator: &Coordinator) -> usize {
 
 /// How an attempt comes to its end.
 #[derive(Debug)]
-enum Completion {
+pub(super) enum Completion {
     Ended(RefreshError),
     Failed(RefreshError, Option<Duration>),
     Installed(Box<Fetched>, bool),
     Loaded(Option<Box<TokenSet>>),
     Refused(RefreshError),
     Saved(bool),
+    /// This record is of another login than the one that the attempt was for.
+    TakenOver(Box<Record>),
     Unchanged,
 }
 
 /// Tokens that nobody uses yet.
 #[derive(Debug, Clone)]
-struct Fetched {
-    tokens: TokenSet,
-    from: From,
+pub(super) struct Fetched {
+    pub(super) tokens: TokenSet,
+    pub(super) from: From,
+    /// The shared record that has them.
+    pub(super) record: Option<Record>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
+pub(super) enum From {
     Issuer,
     /// From an offer: the store may not have them.
     Offer,
@@ -88,13 +104,15 @@ enum From {
 
 /// Settles its attempt whatever becomes of the task: when it panics, is dropped, or is never run.
 pub(super) struct Guard {
-    coordinator: Arc<Coordinator>,
-    start: Start,
+    pub(super) coordinator: Arc<Coordinator>,
+    pub(super) start: Start,
     outcome: watch::Receiver<Option<Outcome>>,
     on_drop: Option<Completion>,
     began: Instant,
     span: Span,
     watchdog: Option<Delay>,
+    /// Its turn among those who share the store.
+    pub(super) granted: Option<Granted>,
 }
 
 /// Runs one attempt to its end.
@@ -110,11 +128,23 @@ async fn transact(mut guard: Guard, gate: Gate) {
         Either::Left((prepared, _)) => Some(prepared),
         Either::Right(_) => None,
     };
-    match prepared {
-        Some((_permit, Ok(fetched))) => guard.commit(fetched).await,
-        Some((_permit, Err(completion))) => guard.conclude(completion).await,
-        None => guard.disarm(),
-    }
+    let (coordinator, number) = (guard.coordinator.clone(), guard.start.number);
+    let _permit = match prepared {
+        Some((permit, Ok(fetched))) => {
+            guard.commit(fetched).await;
+            permit
+        }
+        Some((permit, Err(completion))) => {
+            guard.conclude(completion).await;
+            permit
+        }
+        None => {
+            guard.disarm();
+            None
+        }
+    };
+    coordinator.unlock(number);
+    coordinator.watch_peers();
 }
 
 /// Ends when a login or a logout has settled this attempt. Abandoning it is no reason to stop: its
@@ -127,7 +157,7 @@ async fn superseded(mut outcome: watch::Receiver<Option<Outcome>>) {
     }
 }
 
-type Prepared = Result<Fetched, Completion>;
+pub(super) type Prepared = Result<Fetched, Completion>;
 type Asked = Result<TokenSet, ReissueError>;
 
 async fn prepare(guard: &mut Guard, gate: Gate) -> (Option<OwnedMutexGuard<()>>, Prepared) {
@@ -156,6 +186,7 @@ impl Guard {
             began: Instant::now(),
             span: Span::none(),
             watchdog: None,
+            granted: None,
         }
     }
 
@@ -210,10 +241,21 @@ impl Guard {
     }
 
     async fn load(&mut self) -> Prepared {
-        match self.coordinator.load().await {
-            Err(error) => Err(Completion::Failed(error, None)),
-            Ok(None) if self.coordinator.settings.self_sufficient => self.reissue(None).await,
-            Ok(tokens) => Err(Completion::Loaded(tokens.map(Box::new))),
+        let coordinator = self.coordinator.clone();
+        let tokens = match &coordinator.store {
+            Storage::Own(store) => coordinator.load(&**store).await.map_err(failed)?,
+            Storage::Shared(store) => self.load_shared(store).await?,
+        };
+        match tokens {
+            None if coordinator.settings.self_sufficient => {
+                if let Storage::Shared(store) = &coordinator.store
+                    && let Some(newer) = self.take_turn(store).await?
+                {
+                    return Ok(newer);
+                }
+                self.reissue(None).await
+            }
+            tokens => Err(Completion::Loaded(tokens.map(Box::new))),
         }
     }
 
@@ -221,6 +263,13 @@ impl Guard {
     async fn renew(&mut self) -> Prepared {
         if self.coordinator.lock().state.stamp() != self.start.stamp {
             return Err(Completion::Unchanged);
+        }
+        let coordinator = self.coordinator.clone();
+        if let Storage::Shared(store) = &coordinator.store {
+            return match self.renew_shared(store).await? {
+                Some(newer) => Ok(newer),
+                None => self.reissue(coordinator.tokens()).await,
+            };
         }
         match self.reread(true).await? {
             // One in doubt is adopted as well: its doubt decides what comes next.
@@ -244,17 +293,18 @@ impl Guard {
             return Ok(Some(Fetched {
                 tokens,
                 from: From::Offer,
+                record: None,
             }));
         }
+        let store = match &self.coordinator.store {
+            Storage::Own(store) => store,
+            Storage::Shared(store) => return self.reread_shared(store).await,
+        };
         if dirty {
             // What the store holds may be older than ours.
             return Ok(None);
         }
-        let stored = self
-            .coordinator
-            .load()
-            .await
-            .map_err(|error| Completion::Failed(error, None))?;
+        let stored = self.coordinator.load(&**store).await.map_err(failed)?;
         let settings = &self.coordinator.settings;
         let news = self.coordinator.with(|inner, now| {
             let stored = stored?;
@@ -263,12 +313,11 @@ impl Guard {
             }
             inner.is_news(&stored).then_some(Ok(stored))
         });
-        let news = news
-            .transpose()
-            .map_err(|error| Completion::Failed(error, None))?;
+        let news = news.transpose().map_err(failed)?;
         Ok(news.map(|tokens| Fetched {
             tokens,
             from: From::Store,
+            record: None,
         }))
     }
 
@@ -307,9 +356,9 @@ impl Guard {
         tries: &mut Tries,
         current: &Option<TokenSet>,
     ) -> Result<Asked, Completion> {
-        let failed = |error| Completion::Failed(error, None);
         let limit = tries.next(Instant::now());
         let limit = limit.ok_or_else(|| failed(RefreshError::new(Kind::OutcomeUnknown)))?;
+        self.keep_turn(limit).await?;
         let number = self.start.number;
         let begun = self.coordinator.with(|inner, now| {
             inner.state.begin_reissue(number, now)?;
@@ -335,7 +384,14 @@ impl Guard {
         let coordinator = &*self.coordinator;
         let call = async { coordinator.reissue.reissue(request).await };
         let call = REISSUING.scope(id_of(coordinator), AssertUnwindSafe(call).catch_unwind());
-        match timeout(limit, call).await {
+        let mut call = pin!(call);
+        let asked = Instant::now();
+        let mut answer = timeout(limit, &mut call).await;
+        if answer.is_none() && asked.elapsed() > limit + LATE {
+            // The process stood still, or the machine: the answer may be here, and nobody has looked.
+            answer = timeout(limit.min(AFTER_STANDSTILL), call).await;
+        }
+        match answer {
             Some(Ok(answer)) => answer,
             Some(Err(_)) => Err(ReissueError::unknown("the reissuer panicked")),
             None => Err(ReissueError::unknown(
@@ -350,6 +406,7 @@ impl Guard {
             return Ok(Fetched {
                 tokens,
                 from: From::Issuer,
+                record: None,
             });
         };
         if tokens.access_token().same(current.access_token()) {
@@ -365,6 +422,7 @@ impl Guard {
         Ok(Fetched {
             tokens,
             from: From::Issuer,
+            record: None,
         })
     }
 
@@ -436,9 +494,10 @@ impl Guard {
     /// Nobody can say whether the refresh token is spent: that is kept before anybody is told.
     async fn keep_doubt(&self) {
         let settings = &self.coordinator.settings;
-        let unsaved = self
-            .coordinator
-            .with(|inner, now| inner.lose_reply(self.start.number, settings, now) || inner.dirty);
+        let number = self.start.number;
+        let unsaved = self.coordinator.with(|inner, now| {
+            inner.state.counts(number) && (inner.lose_reply(number, settings, now) || inner.dirty)
+        });
         if unsaved {
             self.set_right().await;
         }
@@ -452,29 +511,75 @@ impl Guard {
             self.coordinator.offer(&self.start, fetched.tokens);
             return self.disarm();
         }
-        let saved = match fetched.from {
-            From::Store => Ok(()),
-            From::Issuer | From::Offer => self.coordinator.save(&fetched.tokens).await,
+        let completion = self.save(fetched).await;
+        let late = match &completion {
+            Completion::Installed(fetched, _) => Some(fetched.clone()),
+            _ => None,
         };
-        let tokens = fetched.tokens.clone();
         let _unsaved = self.coordinator.sync_when_dropped();
-        if !self.finish(Completion::Installed(fetched, saved.is_ok())) {
-            // A login, a logout or a successor was faster: what was just saved is not the truth.
-            self.coordinator.offer(&self.start, tokens);
-            self.set_right().await;
+        if self.finish(completion) {
+            return;
         }
+        // A login, a logout or a successor was faster: what was just saved is not the truth.
+        match late.map(|it| *it) {
+            Some(Fetched {
+                record: Some(record),
+                ..
+            }) => {
+                self.coordinator.take_in(record);
+            }
+            Some(Fetched { tokens, .. }) => self.coordinator.offer(&self.start, tokens),
+            None => {}
+        }
+        self.set_right().await;
+    }
+
+    /// Puts tokens from the issuer into the store. In a shared one there may be newer ones by then:
+    /// those are adopted (P13).
+    async fn save(&self, mut fetched: Box<Fetched>) -> Completion {
+        if fetched.from == From::Store {
+            return Completion::Installed(fetched, true);
+        }
+        let saved = match &self.coordinator.store {
+            Storage::Own(store) => self.coordinator.save(&**store, &fetched.tokens).await,
+            Storage::Shared(store) => match self.coordinator.commit(store, &fetched.tokens).await {
+                Ok(Change::Done(record)) => {
+                    fetched.record = Some(record);
+                    Ok(())
+                }
+                Ok(Change::Denied(Denied::Superseded, found)) => {
+                    return match self.judge(&found) {
+                        Ok(Some(newer)) => Completion::Installed(Box::new(newer), true),
+                        Ok(None) => Completion::Installed(fetched, false),
+                        Err(completion) => completion,
+                    };
+                }
+                Ok(Change::Denied(..)) => Err(shared::read_only()),
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = &saved {
+            tracing::warn!(%error, "the new tokens could not be saved yet");
+        }
+        Completion::Installed(fetched, saved.is_ok())
     }
 
     /// Settles without new tokens. Called with the gate held.
     async fn conclude(mut self, completion: Completion) {
         let may_end = matches!(completion, Completion::Ended(_) | Completion::Refused(_));
-        if self.finish(completion) && may_end && self.coordinator.absence().is_some() {
+        let is_refused = matches!(completion, Completion::Refused(_));
+        if !self.finish(completion) {
+            return;
+        }
+        if may_end && self.coordinator.absence().is_some() {
             self.set_right().await;
+        } else {
+            self.give_turn_back(is_refused).await;
         }
     }
 
     /// Brings the store to the truth, now or later.
-    async fn set_right(&self) {
+    pub(super) async fn set_right(&self) {
         let _unwritten = self.coordinator.sync_when_dropped();
         if let Err(error) = self.coordinator.write_truth().await {
             tracing::warn!(%error, "the token store could not be written");
@@ -545,6 +650,7 @@ impl Coordinator {
                 inner.lose_reply(number, &self.settings, now);
             }
             let mut issued = false;
+            let mut record = None;
             let (settled, tokens) = match completion {
                 Completion::Ended(error) => (Settled::Ended(error), None),
                 Completion::Failed(error, retry_after) => {
@@ -559,6 +665,7 @@ impl Coordinator {
                 Completion::Installed(fetched, saved) => {
                     issued = fetched.from == From::Issuer;
                     let token = facts(&fetched.tokens, saved);
+                    record = fetched.record;
                     (Settled::Installed(token), Some((fetched.tokens, saved)))
                 }
                 Completion::Loaded(tokens) => {
@@ -567,14 +674,25 @@ impl Coordinator {
                 }
                 Completion::Refused(error) => (Settled::Refused(error), None),
                 Completion::Saved(saved) => (Settled::Saved(saved), None),
+                Completion::TakenOver(found) => {
+                    let (token, error) = self.other_login(&found, now);
+                    record = Some(*found);
+                    (Settled::TakenOver(token, error), None)
+                }
                 Completion::Unchanged => (Settled::Unchanged, None),
             };
+            let is_other = matches!(settled, Settled::TakenOver(..));
             let verdict = inner.state.settle(number, settled, now)?;
             if let Some((tokens, saved)) = tokens {
                 inner.put(attach, Some(tokens));
                 inner.written(saved);
             } else if verdict.ended {
                 inner.put(attach, None);
+            }
+            match record {
+                Some(record) if is_other => self.put_other_login(inner, &record),
+                Some(record) => inner.committed(record),
+                None => {}
             }
             if issued {
                 inner.issued = inner.state.stamp().generation;
@@ -621,8 +739,12 @@ fn is_lost(answer: &Asked) -> bool {
     matches!(answer, Err(error) if error.kind == ReissueErrorKind::Unknown && error.rotated.is_none())
 }
 
+pub(super) fn failed(error: RefreshError) -> Completion {
+    Completion::Failed(error, None)
+}
+
 /// By the wall clock: these tokens were fetched in another process.
-fn has_expired(tokens: &TokenSet) -> bool {
+pub(super) fn has_expired(tokens: &TokenSet) -> bool {
     tokens
         .expires_at()
         .is_some_and(|at| at <= std::time::SystemTime::now())

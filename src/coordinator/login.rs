@@ -10,6 +10,10 @@ use super::Launch;
 use super::Offer;
 use super::Outcome;
 use super::Running;
+use super::lease::Denied;
+use super::shared;
+use super::shared::Change;
+use super::shared::Storage;
 use super::stats::count;
 use crate::error::EndReason;
 use crate::error::Kind;
@@ -25,6 +29,7 @@ impl Coordinator {
             let start = inner.state.log_in(self.facts(&tokens, false, now), now);
             inner.put(&self.settings.attach, Some(tokens));
             inner.spent.clear();
+            inner.peers.replace_any();
             (inner.running.take(), inner.begin(self, start))
         });
         settle_replaced(previous, EndReason::Replaced);
@@ -34,6 +39,7 @@ impl Coordinator {
             let _unsaved = this.sync_when_dropped();
             let saved = this.write_behind(gate, guard.epoch()).await;
             guard.finish_login(saved.is_ok());
+            this.watch_peers();
             saved
         });
         match saved.await {
@@ -48,6 +54,7 @@ impl Coordinator {
             let ended = inner.state.log_out().is_some();
             if ended {
                 inner.put(&self.settings.attach, None);
+                inner.peers.replace_any();
             }
             let previous = inner.running.take_if(|_| ended);
             (previous, inner.gate.clone(), inner.state.stamp().epoch)
@@ -101,13 +108,28 @@ impl Coordinator {
         if !wanted {
             return Ok(());
         }
-        let saved = self.save(&tokens).await;
+        let (saved, record) = match &self.store {
+            Storage::Own(store) => (self.save(&**store, &tokens).await, None),
+            Storage::Shared(store) => match self.commit(store, &tokens).await {
+                Ok(Change::Done(record)) => (Ok(()), Some(record)),
+                Ok(Change::Denied(Denied::Superseded, found)) => {
+                    // Another process has newer ones.
+                    self.take_in(found);
+                    return Ok(());
+                }
+                Ok(Change::Denied(..)) => (Err(shared::read_only()), None),
+                Err(error) => (Err(error), None),
+            },
+        };
         self.with(|inner, now| {
             inner.state.may_adopt(stamp.epoch)?;
             let facts = self.facts(&tokens, saved.is_ok(), now);
             inner.state.adopt(facts);
             inner.put(&self.settings.attach, Some(tokens));
             inner.written(saved.is_ok());
+            if let Some(record) = record {
+                inner.committed(record);
+            }
             count(&self.counters.adopted);
             Ok(())
         })?;
@@ -115,7 +137,7 @@ impl Coordinator {
     }
 }
 
-fn settle_replaced(running: Option<Running>, reason: EndReason) {
+pub(super) fn settle_replaced(running: Option<Running>, reason: EndReason) {
     if let Some(running) = running {
         running
             .outcome

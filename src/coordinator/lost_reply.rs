@@ -1,6 +1,7 @@
 //! What is done when the refresh token was sent and no answer came back.
 
 use std::time::Duration;
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -142,6 +143,13 @@ impl LostReply {
         longer.min(MOST_QUARANTINE.max(first))
     }
 
+    /// Is a refresh token with this doubt left alone then?
+    pub(super) fn is_closed_at(&self, doubt: &InDoubt, now: SystemTime) -> bool {
+        let instant = Instant::now();
+        self.restored(doubt, &Now { instant, wall: now })
+            .is_closed(instant)
+    }
+
     /// A doubt that was read from a store, by the wall clock: whatever became of that meanwhile,
     /// the refresh token is left alone for no longer than it would have been at first.
     pub(super) fn restored(&self, doubt: &InDoubt, now: &Now) -> Doubt {
@@ -235,8 +243,6 @@ impl Tries {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
 
     fn seconds(n: u64) -> Duration {

@@ -16,8 +16,10 @@
 
 mod attempt;
 mod doubt;
+mod lease;
 mod login;
 mod lost_reply;
+mod shared;
 mod state;
 mod stats;
 mod status;
@@ -25,9 +27,11 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod turn;
 mod watchdog;
 
 pub use lost_reply::LostReply;
+pub(crate) use shared::Storage;
 pub(crate) use state::Rules;
 pub use stats::FailureStats;
 pub use stats::Stats;
@@ -53,6 +57,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::attempt::Guard;
+use self::shared::Peers;
 use self::state::Admission;
 use self::state::Recovery;
 use self::state::Start;
@@ -65,7 +70,6 @@ use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
 use crate::reissue::DynReissue;
-use crate::store::DynTokenStore;
 use crate::time::Now;
 use crate::time::timeout;
 use crate::token::AccessToken;
@@ -80,6 +84,8 @@ pub(crate) struct Settings {
     /// The longest an attempt can take.
     pub(crate) attempt: Duration,
     pub(crate) lost_reply: LostReply,
+    /// The longest wait for another process that shares the store.
+    pub(crate) others: Duration,
     pub(crate) refresh_ahead: Option<Duration>,
     pub(crate) reissue_timeout: Duration,
     pub(crate) runtime: Option<Handle>,
@@ -100,7 +106,9 @@ type Gate = Arc<tokio::sync::Mutex<()>>;
 
 pub(crate) struct Coordinator {
     settings: Settings,
-    store: Box<dyn DynTokenStore>,
+    store: Storage,
+    /// What tells its claims on a shared store from those of others.
+    owner: u64,
     reissue: Box<dyn DynReissue>,
     snapshot: ArcSwap<Snapshot>,
     inner: Mutex<Inner>,
@@ -148,6 +156,8 @@ struct Inner {
     offer: Option<Offer>,
     running: Option<Running>,
     gate: Gate,
+    /// Of those who share the store, if it is shared.
+    peers: Peers,
     told: SessionStatus,
 }
 
@@ -212,7 +222,7 @@ impl Coordinator {
     pub(crate) fn new(
         settings: Settings,
         rules: Rules,
-        store: Box<dyn DynTokenStore>,
+        store: Storage,
         reissue: Box<dyn DynReissue>,
     ) -> Self {
         let state = State::new(rules);
@@ -224,6 +234,7 @@ impl Coordinator {
         Self {
             settings,
             store,
+            owner: fastrand::u64(..),
             reissue,
             snapshot: ArcSwap::from_pointee(snapshot),
             inner: Mutex::new(Inner::new(state)),
@@ -449,6 +460,16 @@ impl Coordinator {
         token
     }
 
+    /// The attempt is over.
+    fn unlock(&self, number: u64) {
+        let lock = self.with(|inner, _| {
+            let dirty = inner.dirty;
+            let lock = &mut inner.peers.lock;
+            lock.take_if(|(holder, _)| *holder == number && !dirty)
+        });
+        drop(lock);
+    }
+
     /// Waits for the gate for at most `limit`: as long as those before it may take. A gate that does
     /// not open belongs to somebody who is not driven any more, and gets a successor.
     async fn enter(
@@ -482,6 +503,7 @@ impl Inner {
             offer: None,
             running: None,
             gate: Gate::default(),
+            peers: Peers::default(),
             told: SessionStatus::Unloaded,
         }
     }
@@ -565,6 +587,8 @@ impl Inner {
     ) -> Option<(watch::Sender<Option<Outcome>>, Outcome)> {
         let (number, outcome) = self.state.abandon_overdue(now.instant)?;
         self.gate = Gate::default();
+        // Nobody may drive it any more: what it holds must not keep all others out.
+        self.peers.lock = None;
         self.lose_reply(number, settings, now);
         let running = self
             .running

@@ -208,6 +208,8 @@ pub(crate) enum Settled {
     Refused(RefreshError),
     /// The tokens of a login are in the store, or could not be put there.
     Saved(bool),
+    /// Another process has logged in, or out, or has seen the end: what those who waited are told.
+    TakenOver(Option<Token>, RefreshError),
     /// Somebody had replaced the token before the attempt came to it.
     Unchanged,
 }
@@ -226,7 +228,7 @@ pub(crate) struct Failure {
 pub(crate) struct Verdict {
     /// For those who waited.
     pub(crate) outcome: Outcome,
-    /// The session ended by it: the store is to be cleared.
+    /// The session ended by it.
     pub(crate) ended: bool,
 }
 
@@ -380,6 +382,26 @@ impl State {
         self.install(token);
     }
 
+    /// Tokens that somebody else has fetched and that are no longer good, while an attempt goes on.
+    pub(crate) fn replace(&mut self, token: Token) {
+        self.install(token);
+    }
+
+    /// Another process has logged in with this token, or has made an end. `true` when the session has
+    /// ended by it (P7).
+    pub(crate) fn take_over(&mut self, token: Option<Token>, error: RefreshError) -> bool {
+        let was_live = matches!(self.login, Login::Live(_));
+        let ends = was_live && token.is_none() && error.end_reason() != Some(EndReason::LoggedOut);
+        match token {
+            Some(token) => {
+                self.new_epoch(Login::Live(token));
+                self.generation += 1;
+            }
+            None => self.new_epoch(Login::Over(error)),
+        }
+        ends
+    }
+
     /// May this attempt ask the issuer now? Adoption does not count, so it is asked this late.
     pub(crate) fn begin_reissue(&mut self, number: u64, now: &Now) -> Result<(), RefreshError> {
         if self
@@ -446,6 +468,10 @@ impl State {
             Settled::Saved(saved) => {
                 self.mark_saved(saved);
                 Ok(())
+            }
+            Settled::TakenOver(token, error) => {
+                ended = self.take_over(token, error.clone());
+                Err(error)
             }
             Settled::Unchanged => Ok(()),
             Settled::Failed(failure) => Err(self.fail(&attempt, failure, now.instant)),

@@ -16,10 +16,12 @@ use tokio::sync::OwnedMutexGuard;
 use super::Coordinator;
 use super::Gate;
 use super::Outcome;
+use super::shared::Storage;
 use crate::error::BoxError;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::store::DynTokenStore;
 use crate::time::timeout;
 use crate::token::TokenSet;
 
@@ -27,17 +29,16 @@ use crate::token::TokenSet;
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 impl Coordinator {
-    pub(super) async fn load(&self) -> Result<Option<TokenSet>, RefreshError> {
-        let load = self.guarded(async { self.store.load().await });
+    pub(super) async fn load(
+        &self,
+        store: &dyn DynTokenStore,
+    ) -> Result<Option<TokenSet>, RefreshError> {
+        let load = self.guarded(async { store.load().await });
         load.await.unwrap_or_else(|| Err(no_answer()))
     }
 
-    pub(super) async fn save(&self, tokens: &TokenSet) -> Result<(), RefreshError> {
-        self.write(async { self.store.save(tokens).await }).await
-    }
-
-    async fn clear(&self) -> Result<(), RefreshError> {
-        self.write(async { self.store.clear().await }).await
+    pub(super) async fn save(&self, store: &dyn DynTokenStore, tokens: &TokenSet) -> Outcome {
+        self.write(async { store.save(tokens).await }).await
     }
 
     async fn write(&self, write: impl Future<Output = Result<(), BoxError>>) -> Outcome {
@@ -51,11 +52,15 @@ impl Coordinator {
     }
 
     /// Brings the store to the truth. To be called with the gate held.
-    pub(super) async fn write_truth(&self) -> Result<(), RefreshError> {
+    pub(super) async fn write_truth(&self) -> Outcome {
+        let store = match &self.store {
+            Storage::Own(store) => store,
+            Storage::Shared(store) => return self.write_shared_truth(store).await,
+        };
         let (tokens, revision) = self.with(|inner, _| (inner.tokens.clone(), inner.revision));
         match &tokens {
-            Some(tokens) => self.save(tokens).await?,
-            None => self.clear().await?,
+            Some(tokens) => self.save(&**store, tokens).await?,
+            None => self.write(async { store.clear().await }).await?,
         }
         self.with(|inner, _| {
             if inner.revision == revision {
@@ -151,7 +156,7 @@ impl Coordinator {
     }
 
     /// A call of the store: `None` when it is given up at its deadline.
-    async fn guarded<T>(
+    pub(super) async fn guarded<T>(
         &self,
         call: impl Future<Output = Result<T, BoxError>>,
     ) -> Option<Result<T, RefreshError>> {
@@ -164,7 +169,7 @@ impl Coordinator {
     }
 }
 
-fn no_answer() -> RefreshError {
+pub(super) fn no_answer() -> RefreshError {
     RefreshError::with_source(Kind::Store, "no answer in time")
 }
 

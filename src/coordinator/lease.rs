@@ -1,0 +1,276 @@
+//! What may become of a [`Record`] that several processes share: each change a function from the
+//! record that is there to the one that takes its place.
+//!
+//! No store, no clock and no task. Whoever calls it has read the record, and puts the outcome in its
+//! place by compare-and-set, so that what is found here is what is replaced. That is the fence: a
+//! process that was stopped for an hour finds another version, and its change is judged anew. The
+//! model check in `model` runs these functions as they are.
+//!
+//! A claim is also the *intent*: written before the bytes leave, so that whoever finds it without its
+//! owner knows that the refresh token may be spent. One write says both, and there is no moment in
+//! which a claim was given and nobody knows whether it was used.
+
+use std::time::Duration;
+use std::time::SystemTime;
+
+use super::lost_reply::LostReply;
+use crate::error::EndReason;
+use crate::store::Claim;
+use crate::store::Record;
+use crate::store::Turn;
+use crate::token::InDoubt;
+use crate::token::RefreshToken;
+use crate::token::TokenSet;
+
+/// Why a change is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// Somebody else may be presenting the refresh token, until then.
+    Busy { until: SystemTime },
+    /// The refresh token may be spent, and is left alone for now.
+    InDoubt,
+    /// The record is of a newer version of this crate.
+    ReadOnly,
+    /// The issuer has refused the refresh token.
+    Refused,
+    /// What is there is newer than what the change was made from.
+    Superseded,
+}
+
+type Changed = Result<Record, Denied>;
+
+/// What a record says that was not known before.
+#[derive(Debug, Clone)]
+pub(super) enum News {
+    /// A new login has taken the place of the one that is known.
+    Login,
+    /// Nothing, but perhaps whose turn it is.
+    Nothing,
+    /// It is older than what was seen before, or has lost its tokens.
+    Older,
+    /// The login that is known is over.
+    Over(EndReason),
+    /// The same login has other tokens.
+    Tokens(TokenSet),
+}
+
+/// Compares what is found with what was known.
+pub(super) fn news(known: &Record, found: &Record) -> News {
+    if found.version < known.version || found.epoch < known.epoch {
+        return News::Older;
+    }
+    match (&found.tokens, found.turn) {
+        (None, Turn::Ended(_)) if known.tokens.is_none() && found.epoch == known.epoch => {
+            News::Nothing
+        }
+        (None, Turn::Ended(reason)) => News::Over(reason),
+        (None, _) if known.tokens.is_none() => News::Nothing,
+        (None, _) => News::Older,
+        (Some(_), _) if found.epoch > known.epoch => News::Login,
+        (Some(tokens), _) if same_pair(known.tokens.as_ref(), Some(tokens)) => News::Nothing,
+        (Some(tokens), _) => News::Tokens(tokens.clone()),
+    }
+}
+
+/// Takes the turn, and says that bytes may leave from now on.
+///
+/// `span` is how long the owner may wait for the answer.
+pub(super) fn claim(
+    found: &Record,
+    owner: u64,
+    now: SystemTime,
+    span: Duration,
+    policy: &LostReply,
+) -> Changed {
+    check_format(found)?;
+    match found.turn {
+        Turn::Ended(_) => return Err(Denied::Superseded),
+        Turn::Refused => return Err(Denied::Refused),
+        Turn::Sent(claim) => {
+            return Err(Denied::Busy {
+                until: claim.deadline,
+            });
+        }
+        Turn::Free => {}
+    }
+    let doubt = found.tokens.as_ref().and_then(TokenSet::in_doubt);
+    if doubt.is_some_and(|doubt| policy.is_closed_at(&doubt, now)) {
+        return Err(Denied::InDoubt);
+    }
+    let turn = Turn::Sent(Claim {
+        owner,
+        fence: found.version + 1,
+        sent_at: now,
+        deadline: now + span,
+    });
+    Ok(Record {
+        turn,
+        ..next(found)
+    })
+}
+
+/// The same owner may wait for longer, as it presents the refresh token once more.
+pub(super) fn renew(found: &Record, claim: &Claim, now: SystemTime, span: Duration) -> Changed {
+    check_owner(found, claim)?;
+    let turn = Turn::Sent(Claim {
+        deadline: now + span,
+        ..*claim
+    });
+    Ok(Record {
+        turn,
+        ..next(found)
+    })
+}
+
+/// The issuer has refused the refresh token, and the access token goes on being used.
+pub(super) fn refuse(found: &Record, claim: &Claim) -> Changed {
+    check_owner(found, claim)?;
+    Ok(Record {
+        turn: Turn::Refused,
+        ..next(found)
+    })
+}
+
+/// Gives the turn back without new tokens. `is_certain` says that the issuer has answered, so that a
+/// doubt there was is gone; else what was sent, if anything, was not processed.
+pub(super) fn release(found: &Record, claim: &Claim, is_certain: bool) -> Changed {
+    check_owner(found, claim)?;
+    let tokens = match is_certain {
+        true => found.tokens.clone().map(TokenSet::without_doubt),
+        false => found.tokens.clone(),
+    };
+    Ok(Record {
+        tokens,
+        turn: Turn::Free,
+        ..next(found)
+    })
+}
+
+/// Gives the turn back, and nobody knows what became of the refresh token.
+pub(super) fn lose(found: &Record, claim: &Claim, now: SystemTime) -> Changed {
+    check_owner(found, claim)?;
+    Ok(lost(found, claim, now))
+}
+
+/// Whoever had the turn is gone, or has let its time run out: its refresh token may be spent.
+/// `is_gone` says that it is known to be dead. `None` where nobody has the turn, or its owner may
+/// still be at it.
+pub(super) fn presume_lost(found: &Record, now: SystemTime, is_gone: bool) -> Option<Record> {
+    let Turn::Sent(claim) = found.turn else {
+        return None;
+    };
+    if found.foreign || !(is_gone || now >= claim.deadline) {
+        return None;
+    }
+    Some(lost(found, &claim, now.min(claim.deadline)))
+}
+
+fn lost(found: &Record, claim: &Claim, since: SystemTime) -> Record {
+    let tokens = found.tokens.clone();
+    Record {
+        tokens: tokens.map(|tokens| doubt(tokens, claim, since)),
+        turn: Turn::Free,
+        ..next(found)
+    }
+}
+
+/// Once more, if that has happened before.
+fn doubt(tokens: TokenSet, claim: &Claim, since: SystemTime) -> TokenSet {
+    if tokens.refresh_token().is_none() {
+        return tokens;
+    }
+    let doubt = match tokens.in_doubt() {
+        Some(before) => InDoubt {
+            since,
+            tries: before.tries.saturating_add(1),
+            ..before
+        },
+        None => InDoubt::new(since, 1).with_sent_at(claim.sent_at),
+    };
+    tokens.with_in_doubt(doubt)
+}
+
+/// New tokens of the same login, in place of those that they come from, and of no others. It does not
+/// matter whose turn it is: an answer that comes late is as good, unless another was faster.
+pub(super) fn commit(found: &Record, from: &Record, tokens: &TokenSet) -> Changed {
+    check_format(found)?;
+    let is_over = matches!(found.turn, Turn::Ended(_));
+    let is_heir = same_pair(found.tokens.as_ref(), from.tokens.as_ref());
+    if found.epoch != from.epoch || is_over || !is_heir {
+        return Err(Denied::Superseded);
+    }
+    Ok(Record {
+        tokens: Some(tokens.clone()),
+        turn: Turn::Free,
+        ..next(found)
+    })
+}
+
+/// A login, in place of the login with this epoch.
+pub(super) fn login(found: &Record, epoch: u64, tokens: &TokenSet) -> Changed {
+    check_format(found)?;
+    if found.epoch != epoch {
+        return Err(Denied::Superseded);
+    }
+    Ok(Record {
+        epoch: found.epoch + 1,
+        tokens: Some(tokens.clone()),
+        turn: Turn::Free,
+        ..next(found)
+    })
+}
+
+/// The login with this epoch is over: what stays is a tombstone.
+///
+/// Where it was its refresh token that was refused, only if it still has that one.
+pub(super) fn end(
+    found: &Record,
+    epoch: u64,
+    refused: Option<&RefreshToken>,
+    reason: EndReason,
+) -> Changed {
+    check_format(found)?;
+    let tokens = found.tokens.as_ref();
+    let ours = tokens.and_then(TokenSet::refresh_token);
+    let is_other = refused.is_some_and(|refused| !ours.is_some_and(|ours| ours.same(refused)));
+    if found.epoch != epoch || tokens.is_none() || is_other {
+        return Err(Denied::Superseded);
+    }
+    Ok(Record {
+        epoch: found.epoch + 1,
+        tokens: None,
+        turn: Turn::Ended(reason),
+        ..next(found)
+    })
+}
+
+fn next(found: &Record) -> Record {
+    Record {
+        version: found.version + 1,
+        ..found.clone()
+    }
+}
+
+fn check_format(found: &Record) -> Result<(), Denied> {
+    match found.foreign {
+        true => Err(Denied::ReadOnly),
+        false => Ok(()),
+    }
+}
+
+fn check_owner(found: &Record, claim: &Claim) -> Result<(), Denied> {
+    check_format(found)?;
+    match found.turn {
+        Turn::Sent(now) if (now.owner, now.fence) == (claim.owner, claim.fence) => Ok(()),
+        _ => Err(Denied::Superseded),
+    }
+}
+
+/// Are these the same tokens, or neither any?
+pub(super) fn same_pair(one: Option<&TokenSet>, other: Option<&TokenSet>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.same_tokens(other),
+        (None, None) => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,484 @@
+//! What the coordinator does with a store that several processes share: reads, compare-and-set, and
+//! the rule that memory only ever moves on from the record it came from.
+//!
+//! That record is *known*. What is found later is judged against it ([`lease::news`]), and what is
+//! written takes the place of what it says and of nothing newer.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::Weak;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use futures_util::FutureExt;
+
+use super::Coordinator;
+use super::Inner;
+use super::Outcome;
+use super::lease;
+use super::lease::Denied;
+use super::lease::News;
+use super::login::settle_replaced;
+use super::stats::count;
+use crate::error::EndReason;
+use crate::error::Kind;
+use crate::error::RefreshError;
+use crate::store::Claim;
+use crate::store::DynSharedTokenStore;
+use crate::store::DynTokenStore;
+use crate::store::Record;
+use crate::store::StoreLock;
+use crate::store::Swap;
+use crate::store::Turn;
+use crate::time::Now;
+use crate::time::timeout;
+use crate::token::TokenSet;
+
+/// A change is tried so often, where others change the record all the time.
+const MOST_SWAPS: usize = 64;
+
+/// Between two looks at a store that says at once that something may have changed, or fails.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// After so long the store is read although nothing has been heard.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Where the tokens are kept.
+pub(crate) enum Storage {
+    /// For this process alone.
+    Own(Box<dyn DynTokenStore>),
+    /// For several.
+    Shared(SharedStore),
+}
+
+pub(super) type SharedStore = Arc<dyn DynSharedTokenStore>;
+
+/// What is remembered of the others who share the login.
+#[derive(Default)]
+pub(super) struct Peers {
+    /// The record that memory comes from, and the login here that it belongs to.
+    known: Option<(Record, u64)>,
+    /// The record's epoch that a login, logout or end of here takes the place of, once it is known.
+    replaces: Option<u64>,
+    /// The claim of the latest attempt, which may be in the store.
+    pub(super) claim: Option<Claim>,
+    /// The store's lock, and the attempt that took it.
+    pub(super) lock: Option<(u64, StoreLock)>,
+    watched: bool,
+}
+
+/// What became of a change.
+pub(super) enum Change {
+    Done(Record),
+    /// It is not for us to make it, as this record says.
+    Denied(Denied, Record),
+}
+
+/// What the store is to be told.
+enum Truth {
+    /// The login of the known record goes on with these tokens.
+    Commit(Record, TokenSet),
+    End(Option<Record>, EndReason),
+    Login(TokenSet),
+    /// There was no new token.
+    Release(Claim, Option<TokenSet>),
+    /// It knows already.
+    Told,
+}
+
+impl Peers {
+    /// The record that memory comes from.
+    pub(super) fn known(&self) -> Record {
+        let known = self.known.as_ref().map(|(record, _)| record.clone());
+        known.unwrap_or_else(Record::empty)
+    }
+
+    /// Memory is in line with this record, in the login of this epoch.
+    pub(super) fn know(&mut self, record: Record, epoch: u64) {
+        self.replaces = None;
+        self.known = Some((record, epoch));
+    }
+
+    /// A login or logout of here takes the place of whatever the store holds by then.
+    pub(super) fn replace_any(&mut self) {
+        self.replaces = None;
+    }
+}
+
+impl Inner {
+    /// What this record says that memory does not.
+    pub(super) fn news(&self, found: &Record) -> News {
+        lease::news(&self.peers.known(), found)
+    }
+
+    pub(super) fn know(&mut self, record: Record) {
+        let epoch = self.state.stamp().epoch;
+        self.peers.know(record, epoch);
+    }
+
+    /// The tokens that were put are in this record.
+    pub(super) fn committed(&mut self, record: Record) {
+        self.peers.claim = None;
+        self.know(record);
+    }
+
+    fn truth(&self) -> Truth {
+        let epoch = self.state.stamp().epoch;
+        let known = self.peers.known.as_ref();
+        let current = known.filter(|(_, its)| *its == epoch);
+        match (&self.tokens, current) {
+            (tokens, Some((known, _))) if lease::same_pair(tokens.as_ref(), known.tokens()) => {
+                match self.peers.claim {
+                    Some(claim) => Truth::Release(claim, tokens.clone()),
+                    None => Truth::Told,
+                }
+            }
+            (Some(tokens), Some((known, _))) => Truth::Commit(known.clone(), tokens.clone()),
+            (Some(tokens), None) => Truth::Login(tokens.clone()),
+            (None, _) => match self.state.absence().and_then(|it| it.end_reason()) {
+                Some(reason) => {
+                    let known = known.map(|(known, _)| known.clone());
+                    Truth::End(known, reason)
+                }
+                None => Truth::Told,
+            },
+        }
+    }
+}
+
+impl Coordinator {
+    pub(super) async fn read(
+        &self,
+        store: &SharedStore,
+    ) -> Result<(Record, SystemTime), RefreshError> {
+        let read = self.guarded(async { store.read().await });
+        read.await
+            .unwrap_or_else(|| Err(super::storage::no_answer()))
+    }
+
+    /// Reads the record, and puts what `judge` makes of it in its place.
+    pub(super) async fn change(
+        &self,
+        store: &SharedStore,
+        mut judge: impl FnMut(&Record, SystemTime) -> Result<Record, Denied>,
+    ) -> Result<Change, RefreshError> {
+        for _ in 0..MOST_SWAPS {
+            let (found, now) = self.read(store).await?;
+            let record = match judge(&found, now) {
+                Ok(record) => record,
+                Err(denied) => return Ok(Change::Denied(denied, found)),
+            };
+            if self.swap(store, found.version, &record).await? == Swap::Done {
+                return Ok(Change::Done(record));
+            }
+        }
+        let why = "the record of the session changes faster than it can be written";
+        Err(RefreshError::with_source(Kind::Store, why))
+    }
+
+    /// Where the answer is no answer, it is read back.
+    pub(super) async fn swap(
+        &self,
+        store: &SharedStore,
+        version: u64,
+        record: &Record,
+    ) -> Result<Swap, RefreshError> {
+        let swap = self.guarded(async { store.swap(version, record).await });
+        let error = match swap.await {
+            Some(Ok(swap)) => return Ok(swap),
+            Some(Err(error)) => error,
+            None => super::storage::no_answer(),
+        };
+        let Ok((found, _)) = self.read(store).await else {
+            return Err(error);
+        };
+        match found.version == version {
+            true => Err(error),
+            false if is_written(&found, record) => Ok(Swap::Done),
+            false => Ok(Swap::Conflict),
+        }
+    }
+
+    /// Puts these tokens in the place of those they come from. Memory does not have them yet.
+    pub(super) async fn commit(
+        &self,
+        store: &SharedStore,
+        tokens: &TokenSet,
+    ) -> Result<Change, RefreshError> {
+        let from = self.lock().peers.known();
+        self.change(store, |found, _| lease::commit(found, &from, tokens))
+            .await
+    }
+
+    /// Brings the shared store to the truth, or memory to what is newer there. To be called with the
+    /// gate held.
+    pub(super) async fn write_shared_truth(&self, store: &SharedStore) -> Outcome {
+        let (truth, epoch, revision, mut replaces) = self.with(|inner, _| {
+            let epoch = inner.state.stamp().epoch;
+            (inner.truth(), epoch, inner.revision, inner.peers.replaces)
+        });
+        let is_login = matches!(truth, Truth::Login(_));
+        let written = match truth {
+            Truth::Commit(from, tokens) => {
+                self.change(store, |found, _| lease::commit(found, &from, &tokens))
+                    .await
+            }
+            Truth::End(Some(known), reason) if reason != EndReason::LoggedOut => {
+                let refused = known.tokens().and_then(TokenSet::refresh_token);
+                self.change(store, |found, _| {
+                    lease::end(found, known.epoch, refused, reason)
+                })
+                .await
+            }
+            Truth::End(_, reason) => {
+                self.change(store, |found, _| {
+                    let epoch = *replaces.get_or_insert(found.epoch);
+                    lease::end(found, epoch, None, reason)
+                })
+                .await
+            }
+            Truth::Login(tokens) => {
+                self.change(store, |found, _| {
+                    let epoch = *replaces.get_or_insert(found.epoch);
+                    lease::login(found, epoch, &tokens)
+                })
+                .await
+            }
+            Truth::Release(claim, tokens) => {
+                let ours = tries(tokens.as_ref());
+                self.change(store, |found, now| {
+                    // Told by the store's clock, as all others will read it.
+                    match tries(found.tokens()) {
+                        theirs if theirs < ours => lease::lose(found, &claim, now),
+                        theirs => lease::release(found, &claim, ours == 0 && theirs > 0),
+                    }
+                })
+                .await
+            }
+            Truth::Told => {
+                self.told(None, epoch, revision);
+                return Ok(());
+            }
+        };
+        match written {
+            Ok(Change::Done(record)) => {
+                self.told(Some(record), epoch, revision);
+                Ok(())
+            }
+            Ok(Change::Denied(Denied::ReadOnly, _)) => Err(read_only()),
+            Ok(Change::Denied(_, found)) => {
+                self.told(None, epoch, revision);
+                let replaced = self.take_in(found);
+                match replaced && is_login {
+                    true => Err(RefreshError::ended(EndReason::Replaced)),
+                    false => Ok(()),
+                }
+            }
+            Err(error) => {
+                self.with(|inner, _| {
+                    if inner.state.stamp().epoch == epoch {
+                        inner.peers.replaces = replaces;
+                    }
+                });
+                Err(error)
+            }
+        }
+    }
+
+    /// The store has the truth of that moment.
+    fn told(&self, record: Option<Record>, epoch: u64, revision: u64) {
+        let unlocked = self.with(|inner, _| {
+            inner.peers.claim = None;
+            if let Some(record) = record {
+                inner.peers.know(record, epoch);
+            }
+            if inner.revision == revision {
+                inner.written(true);
+                inner.state.mark_saved(true);
+            }
+            inner.take_unused_lock()
+        });
+        drop(unlocked);
+    }
+
+    /// Brings memory to what another process has stored. `true` where that is another login, or the
+    /// end of ours. To be called with the gate held, and outside of an attempt.
+    pub(super) fn take_in(&self, found: Record) -> bool {
+        let replaced = self.with(|inner, now| {
+            let is_over = inner
+                .state
+                .absence()
+                .is_some_and(|it| it.end_reason().is_some());
+            match inner.news(&found) {
+                News::Older => {
+                    tracing::warn!("the token store holds an older record than it did before");
+                    return None;
+                }
+                News::Nothing => {
+                    if let Some(tokens) = found.tokens() {
+                        inner.take_over_doubt(tokens, &self.settings, now);
+                    }
+                    inner.know(found);
+                    return None;
+                }
+                News::Tokens(tokens) if !is_over => {
+                    let facts = self.facts(&tokens, true, now);
+                    inner.state.adopt(facts);
+                    inner.put(&self.settings.attach, Some(tokens));
+                    count(&self.counters.adopted);
+                }
+                News::Tokens(_) | News::Login => {
+                    let running = inner.running.take();
+                    self.take_over(inner, &found, now);
+                    return Some((running, EndReason::Replaced));
+                }
+                News::Over(reason) => {
+                    if !is_over {
+                        let running = inner.running.take();
+                        self.take_over(inner, &found, now);
+                        return Some((running, reason));
+                    }
+                }
+            }
+            inner.written(true);
+            inner.know(found);
+            None
+        });
+        let Some((running, reason)) = replaced else {
+            return false;
+        };
+        settle_replaced(running, reason);
+        true
+    }
+
+    /// Another process has logged in, logged out, or seen the end: so has this one.
+    fn take_over(&self, inner: &mut Inner, found: &Record, now: &Now) {
+        let (token, error) = self.other_login(found, now);
+        if inner.state.take_over(token, error) {
+            count(&self.counters.ends);
+        }
+        self.put_other_login(inner, found);
+    }
+
+    /// What the state is told of a login, logout or end in another process.
+    pub(super) fn other_login(
+        &self,
+        found: &Record,
+        now: &Now,
+    ) -> (Option<super::state::Token>, RefreshError) {
+        let token = found.tokens().map(|tokens| self.facts(tokens, true, now));
+        let reason = match found.turn {
+            Turn::Ended(reason) => reason,
+            _ => EndReason::Replaced,
+        };
+        (token, RefreshError::ended(reason))
+    }
+
+    /// The tokens of a login, logout or end in another process, when the state knows of it.
+    pub(super) fn put_other_login(&self, inner: &mut Inner, found: &Record) {
+        inner.put(&self.settings.attach, found.tokens().cloned());
+        inner.spent.clear();
+        inner.written(true);
+        inner.know(found.clone());
+    }
+
+    /// Starts to follow what other processes store, where there is a runtime for it.
+    pub(super) fn watch_peers(self: &Arc<Self>) {
+        let (Storage::Shared(store), Some(runtime)) = (&self.store, self.runtime()) else {
+            return;
+        };
+        if !self.with(|inner, _| std::mem::replace(&mut inner.peers.watched, true)) {
+            let coordinator = Arc::downgrade(self);
+            drop(runtime.spawn(watch(store.clone(), Watching { coordinator })));
+        }
+    }
+
+    /// Looks whether another process has stored something new.
+    async fn look(&self, store: &SharedStore) -> Outcome {
+        let gate = self.with(|inner, _| inner.gate.clone());
+        let Ok(_permit) = gate.try_lock_owned() else {
+            // Whoever has it reads the store as well.
+            return Ok(());
+        };
+        let (found, _) = self.read(store).await?;
+        if !self.lock().dirty {
+            self.take_in(found);
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// The lock of an attempt that is over, unless the store does not know yet what came of it.
+    pub(super) fn take_unused_lock(&mut self) -> Option<StoreLock> {
+        let running = self.running.as_ref().map(|running| running.start.number);
+        let is_used = |number: u64| self.dirty || running == Some(number);
+        if self
+            .peers
+            .lock
+            .as_ref()
+            .is_none_or(|(number, _)| is_used(*number))
+        {
+            return None;
+        }
+        self.peers.lock.take().map(|(_, lock)| lock)
+    }
+}
+
+/// The task's that follows the store. Keeps no session alive.
+struct Watching {
+    coordinator: Weak<Coordinator>,
+}
+
+impl Drop for Watching {
+    /// A task that ends with its runtime is started again by the next attempt.
+    fn drop(&mut self) {
+        if let Some(coordinator) = self.coordinator.upgrade() {
+            coordinator.with(|inner, _| inner.peers.watched = false);
+        }
+    }
+}
+
+async fn watch(store: SharedStore, task: Watching) {
+    loop {
+        let Some(coordinator) = task.coordinator.upgrade() else {
+            return;
+        };
+        let version = coordinator.lock().peers.known().version;
+        drop(coordinator);
+        let changed = AssertUnwindSafe(async { store.changed(version).await }).catch_unwind();
+        // Now and then, to see whether the session is still there.
+        let panicked = matches!(timeout(LOOK, changed).await, Some(Err(_)));
+        let Some(coordinator) = task.coordinator.upgrade() else {
+            return;
+        };
+        let seen = coordinator.look(&store).await;
+        let moved = coordinator.lock().peers.known().version != version;
+        drop(coordinator);
+        if panicked || seen.is_err() || !moved {
+            let _: Option<()> = timeout(PAUSE, std::future::pending()).await;
+        }
+    }
+}
+
+/// How many attempts in a row have lost their answer.
+fn tries(tokens: Option<&TokenSet>) -> u32 {
+    tokens
+        .and_then(TokenSet::in_doubt)
+        .map_or(0, |doubt| doubt.tries)
+}
+
+/// Is this the record that was to be written?
+fn is_written(found: &Record, record: &Record) -> bool {
+    (found.version, found.epoch) == (record.version, record.epoch)
+        && found.turn == record.turn
+        && lease::same_pair(found.tokens(), record.tokens())
+}
+
+pub(super) fn read_only() -> RefreshError {
+    RefreshError::with_source(
+        Kind::Store,
+        "a newer version of this crate has written the record of the session, and this one only \
+         reads it",
+    )
+}

@@ -1,0 +1,345 @@
+//! An attempt of one process among others that share its login: whose turn it is to present the
+//! refresh token.
+//!
+//! Read; adopt what is newer. Take the store's lock, if it has one, and read again. Presume lost what
+//! was sent by somebody who is gone. Claim, which is the intent as well; and only then may bytes leave.
+//! Meanwhile somebody else may be faster at any step: then it begins anew with what that one has stored.
+
+use std::pin::pin;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use futures_util::future::Either;
+use futures_util::future::select;
+use tokio::time::Instant;
+
+use super::attempt::Completion;
+use super::attempt::Fetched;
+use super::attempt::From;
+use super::attempt::Guard;
+use super::attempt::failed;
+use super::attempt::has_expired;
+use super::lease;
+use super::lease::Denied;
+use super::lease::News;
+use super::shared::Change;
+use super::shared::SharedStore;
+use super::shared::Storage;
+use super::shared::read_only;
+use crate::error::EndReason;
+use crate::error::Kind;
+use crate::error::RefreshError;
+use crate::store::Record;
+use crate::store::StoreLock;
+use crate::store::Swap;
+use crate::store::Turn;
+use crate::time::Now;
+use crate::time::timeout;
+use crate::token::TokenSet;
+
+/// What waiting for the lock has come to.
+enum Wait {
+    Changed,
+    Locked(Option<StoreLock>),
+}
+
+/// The right to present the refresh token, until then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Granted {
+    until: Instant,
+}
+
+impl Guard {
+    /// Reads the shared store for the first time.
+    pub(super) async fn load_shared(
+        &self,
+        store: &SharedStore,
+    ) -> Result<Option<TokenSet>, Completion> {
+        let (found, _) = self.coordinator.read(store).await.map_err(failed)?;
+        let is_over = matches!(found.turn, Turn::Ended(_));
+        if is_over && !self.coordinator.settings.self_sufficient {
+            return Err(Completion::TakenOver(Box::new(found)));
+        }
+        let tokens = found.tokens().cloned();
+        self.coordinator.with(|inner, _| inner.know(found));
+        Ok(tokens)
+    }
+
+    /// Newer tokens than ours, if another process has stored some.
+    pub(super) async fn reread_shared(
+        &self,
+        store: &SharedStore,
+    ) -> Result<Option<Fetched>, Completion> {
+        let (found, _) = self.coordinator.read(store).await.map_err(failed)?;
+        self.judge(&found)
+    }
+
+    /// Adopts what another process has fetched, or gets the right to reissue.
+    pub(super) async fn renew_shared(
+        &mut self,
+        store: &SharedStore,
+    ) -> Result<Option<Fetched>, Completion> {
+        let offer = self.coordinator.with(|inner, _| inner.take_offer());
+        if let Some(tokens) = offer {
+            return Ok(Some(Fetched {
+                tokens,
+                from: From::Offer,
+                record: None,
+            }));
+        }
+        if self.coordinator.lock().dirty {
+            // The others must know of what we have before anybody presents a refresh token.
+            self.coordinator.write_truth().await.map_err(failed)?;
+            if self.coordinator.lock().state.stamp() != self.start.stamp {
+                return Err(Completion::Unchanged);
+            }
+        }
+        self.take_turn(store).await
+    }
+
+    /// Waits for its turn, and claims it: `None`. Or somebody else was faster.
+    pub(super) async fn take_turn(
+        &mut self,
+        store: &SharedStore,
+    ) -> Result<Option<Fetched>, Completion> {
+        let coordinator = self.coordinator.clone();
+        let (owner, settings) = (coordinator.owner, &coordinator.settings);
+        let span = settings.reissue_timeout + settings.store_timeout;
+        let deadline = Instant::now() + settings.others;
+        // Whether there is one to have, and if so, whether it is ours.
+        let mut lock = None;
+        loop {
+            let began = Instant::now();
+            let left = deadline.saturating_duration_since(began);
+            if left.is_zero() {
+                return Err(failed(others_are_busy()));
+            }
+            let (found, now) = coordinator.read(store).await.map_err(failed)?;
+            match self.judge(&found)? {
+                // One in doubt is adopted as well: its doubt decides what comes next.
+                Some(newer) if !has_expired(&newer.tokens) || newer.tokens.in_doubt().is_some() => {
+                    return Ok(Some(newer));
+                }
+                Some(newer) => self.go_on_with(newer),
+                None => {}
+            }
+            let Some(locked) = lock else {
+                match self.wait_for_lock(store, found.version, left).await? {
+                    Wait::Changed => {}
+                    Wait::Locked(taken) => {
+                        lock = Some(taken.is_some());
+                        self.hold(taken);
+                    }
+                }
+                continue;
+            };
+            if let Some(lost) = lease::presume_lost(&found, now, locked) {
+                tracing::warn!("whoever had claimed the refresh token is gone");
+                let swapped = coordinator.swap(store, found.version, &lost).await;
+                let _: Swap = swapped.map_err(failed)?;
+                continue;
+            }
+            let claimed = match lease::claim(&found, owner, now, span, &settings.lost_reply) {
+                Ok(claimed) => claimed,
+                Err(Denied::Busy { until }) => {
+                    let rest = until.duration_since(now).unwrap_or_default();
+                    let changed = store.changed(found.version);
+                    let _: Option<()> = timeout(rest.min(left), changed).await;
+                    continue;
+                }
+                Err(denied) => return Err(self.denied(denied, &found, now)),
+            };
+            if self
+                .try_claim(store, found.version, &claimed, began + span)
+                .await?
+            {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Somebody else has fetched these, and they have expired since: they are what is presented next.
+    fn go_on_with(&self, newer: Fetched) {
+        self.coordinator.with(|inner, now| {
+            if !inner.state.counts(self.start.number) {
+                return;
+            }
+            let facts = self.coordinator.facts(&newer.tokens, true, now);
+            inner.state.replace(facts);
+            inner.put(&self.coordinator.settings.attach, Some(newer.tokens));
+            inner.written(true);
+            if let Some(record) = newer.record {
+                inner.know(record);
+            }
+        });
+    }
+
+    async fn wait_for_lock(
+        &self,
+        store: &SharedStore,
+        version: u64,
+        left: Duration,
+    ) -> Result<Wait, Completion> {
+        let lock = async { store.lock(left).await };
+        let lock = timeout(left + self.coordinator.settings.store_timeout, lock);
+        match select(pin!(lock), pin!(store.changed(version))).await {
+            Either::Left((Some(Ok(lock)), _)) => Ok(Wait::Locked(lock)),
+            Either::Left((Some(Err(error)), _)) => {
+                Err(failed(RefreshError::with_source(Kind::Store, error)))
+            }
+            Either::Left((None, _)) => Err(failed(others_are_busy())),
+            Either::Right(_) => Ok(Wait::Changed),
+        }
+    }
+
+    /// Keeps the lock until the attempt is over, and its outcome stored.
+    fn hold(&self, lock: Option<StoreLock>) {
+        let number = self.start.number;
+        let old = self
+            .coordinator
+            .with(|inner, _| match inner.state.counts(number) {
+                true => std::mem::replace(&mut inner.peers.lock, lock.map(|lock| (number, lock))),
+                false => lock.map(|lock| (number, lock)),
+            });
+        drop(old);
+    }
+
+    async fn try_claim(
+        &mut self,
+        store: &SharedStore,
+        version: u64,
+        claimed: &Record,
+        until: Instant,
+    ) -> Result<bool, Completion> {
+        let Turn::Sent(claim) = claimed.turn else {
+            return Ok(false);
+        };
+        let number = self.start.number;
+        let counts = self.coordinator.with(|inner, _| {
+            let counts = inner.state.counts(number);
+            if counts {
+                // Written or not: whoever ends this attempt gives it back.
+                inner.peers.claim = Some(claim);
+            }
+            counts
+        });
+        if !counts {
+            return Err(failed(RefreshError::new(Kind::WaitTimeout)));
+        }
+        let swapped = self.coordinator.swap(store, version, claimed).await;
+        if swapped.map_err(failed)? == Swap::Conflict {
+            self.coordinator.with(|inner, _| inner.peers.claim = None);
+            return Ok(false);
+        }
+        self.granted = Some(Granted { until });
+        self.coordinator.with(|inner, _| {
+            if inner.state.counts(number) {
+                inner.know(claimed.clone());
+            }
+        });
+        Ok(true)
+    }
+
+    /// Before each try: is there time left for it? Else the claim is renewed, unless somebody has taken
+    /// this process for dead meanwhile.
+    pub(super) async fn keep_turn(&mut self, limit: Duration) -> Result<(), Completion> {
+        let coordinator = self.coordinator.clone();
+        let (Storage::Shared(store), Some(granted)) = (&coordinator.store, self.granted) else {
+            return Ok(());
+        };
+        let began = Instant::now();
+        if began + limit <= granted.until {
+            return Ok(());
+        }
+        let Some(claim) = coordinator.lock().peers.claim else {
+            return Err(failed(RefreshError::new(Kind::NotStarted)));
+        };
+        let span = limit + coordinator.settings.store_timeout;
+        let renewed = coordinator
+            .change(store, |found, now| lease::renew(found, &claim, now, span))
+            .await;
+        match renewed.map_err(failed)? {
+            Change::Done(record) => {
+                coordinator.with(|inner, _| inner.know(record));
+                self.granted = Some(Granted {
+                    until: began + span,
+                });
+                Ok(())
+            }
+            Change::Denied(..) => Err(failed(RefreshError::new(Kind::NotStarted))),
+        }
+    }
+
+    /// The attempt has brought no tokens, and is settled: it is the turn of others.
+    pub(super) async fn give_turn_back(&self, is_refused: bool) {
+        let Storage::Shared(store) = &self.coordinator.store else {
+            return;
+        };
+        let Some(claim) = self.coordinator.lock().peers.claim else {
+            return;
+        };
+        if is_refused {
+            let refused = self
+                .coordinator
+                .change(store, |found, _| lease::refuse(found, &claim));
+            if let Ok(Change::Done(record)) = refused.await {
+                self.coordinator.with(|inner, _| inner.committed(record));
+                return;
+            }
+        }
+        self.coordinator.with(|inner, _| inner.dirty = true);
+        self.set_right().await;
+    }
+
+    /// What a record means for this attempt: newer tokens, or another login.
+    pub(super) fn judge(&self, found: &Record) -> Result<Option<Fetched>, Completion> {
+        self.coordinator.with(|inner, _| match inner.news(found) {
+            News::Nothing => {
+                if inner.state.counts(self.start.number) {
+                    inner.know(found.clone());
+                }
+                Ok(None)
+            }
+            News::Tokens(tokens) => Ok(Some(Fetched {
+                tokens,
+                from: From::Store,
+                record: Some(found.clone()),
+            })),
+            News::Login | News::Over(_) => Err(Completion::TakenOver(Box::new(found.clone()))),
+            News::Older => Err(failed(RefreshError::with_source(
+                Kind::Store,
+                "the token store holds an older record than it did before, or none any more: log in \
+                 again, or put the newer one back",
+            ))),
+        })
+    }
+
+    /// Why the refresh token cannot be claimed.
+    fn denied(&self, denied: Denied, found: &Record, now: SystemTime) -> Completion {
+        match denied {
+            Denied::InDoubt => {
+                let settings = &self.coordinator.settings;
+                self.coordinator.with(|inner, local| {
+                    let now = Now {
+                        wall: now,
+                        ..*local
+                    };
+                    if let Some(tokens) = found.tokens() {
+                        inner.take_over_doubt(tokens, settings, &now);
+                    }
+                });
+                failed(RefreshError::new(Kind::OutcomeUnknown))
+            }
+            Denied::Refused => Completion::Refused(RefreshError::ended(EndReason::Refused)),
+            Denied::ReadOnly => failed(read_only()),
+            Denied::Busy { .. } | Denied::Superseded => failed(others_are_busy()),
+        }
+    }
+}
+
+fn others_are_busy() -> RefreshError {
+    RefreshError::with_source(
+        Kind::Store,
+        "another process that shares the session is refreshing its token, and does not end",
+    )
+}
