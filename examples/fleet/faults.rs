@@ -1,7 +1,7 @@
 //! What goes wrong in a round, and when.
 
 use std::{
-    mem,
+    fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,6 +15,7 @@ use crate::{
     proxy::Book,
     signals::{Living, Signal},
     view::View,
+    words,
 };
 
 /// Shorter than a reissue may take, or longer than it, or longer than a lock with a lifetime lasts.
@@ -26,6 +27,15 @@ const ROUND: std::ops::Range<u64> = 0..400;
 pub enum Blow {
     Kill,
     Pause(Duration),
+}
+
+impl fmt::Display for Blow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kill => f.write_str("killed"),
+            Self::Pause(time) => write!(f, "stopped for {}", words::time(*time)),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +95,8 @@ pub struct Trap {
 #[derive(Default)]
 struct Armed {
     fault: Option<(Moment, Blow)>,
-    hits: u32,
+    /// Whom it has hit.
+    hits: Vec<String>,
     /// Those that are stopped go on when these are done.
     pauses: Vec<JoinHandle<()>>,
 }
@@ -113,11 +124,14 @@ impl Trap {
             fault.take_if(is_it).map(|(_, blow)| blow)
         };
         if let Some(blow) = blow {
-            self.strike(process, blow);
+            self.strike(process, blow, &format!(", {moment}"));
         }
     }
 
-    pub fn strike(self: &Arc<Self>, process: u64, blow: Blow) {
+    /// `when` is for people.
+    pub fn strike(self: &Arc<Self>, process: u64, blow: Blow, when: &str) {
+        let hit = format!("process {process} was {blow}{when}");
+        self.lock().hits.push(hit);
         match blow {
             Blow::Kill => {
                 self.book.oracle().killed(process);
@@ -136,11 +150,10 @@ impl Trap {
                 self.lock().pauses.push(pause);
             }
         }
-        self.lock().hits += 1;
     }
 
-    /// Returns how many were hit since the last time, when all of them go on.
-    pub async fn rest(&self) -> u32 {
+    /// Returns who was hit since the last time, when all of them go on.
+    pub async fn rest(&self) -> Vec<String> {
         self.arm(None);
         let pauses = mem::take(&mut self.lock().pauses);
         for pause in pauses {

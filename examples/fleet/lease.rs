@@ -60,5 +60,5 @@ impl Lease {
 
 /// Where all of them keep their tokens.
 fn shared(session: SessionBuilder, file: &Path) -> SessionBuilder {
-    session.store(FileStore::new(file))
+    session.shared_store(FileStore::new(file))
 }

@@ -1,6 +1,6 @@
 //! What the fleet and its processes tell each other, a line of JSON each.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -60,4 +60,15 @@ pub enum Moment {
 
 impl Moment {
     pub const ALL: [Self; 4] = [Self::Claimed, Self::Sent, Self::Answered, Self::Received];
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Claimed => "before it sent its reissue",
+            Self::Sent => "while its reissue was on the way",
+            Self::Answered => "while the answer was on the way",
+            Self::Received => "before it stored the answer",
+        })
+    }
 }

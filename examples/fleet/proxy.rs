@@ -237,7 +237,7 @@ impl Way {
     }
 
     fn loses(&self) -> bool {
-        self.rng().u8(..100) < self.lose_replies
+        self.rng().u32(..100) < u32::from(self.lose_replies)
     }
 
     fn rng(&self) -> MutexGuard<'_, Rng> {

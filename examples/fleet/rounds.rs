@@ -23,7 +23,7 @@ use tower_token_refresh::{FileStore, TokenSet, TokenStore};
 
 use crate::{
     backend::{Backend, Config},
-    faults::{Fault, Plan, Trap},
+    faults::{Blow, Fault, Plan, Trap},
     members::{Heard, Member, Nursery},
     messages::Report,
     options::Options,
@@ -33,8 +33,11 @@ use crate::{
     speed::Percentiles,
     stored,
     view::View,
+    words,
 };
 
+/// Longer than any process is stopped, and a refresh token left alone after that.
+const REMARKABLE: Duration = Duration::from_secs(6);
 const TOKEN_LIFE: Duration = Duration::from_secs(1);
 /// For processes that were told to end.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -150,7 +153,7 @@ impl Fleet {
                 }
                 () = sleep_until(moment), if late.is_some() => {
                     if let Some((_, place, blow)) = late.take() {
-                        self.trap.strike(self.members[place].process, blow);
+                        self.trap.strike(self.members[place].process, blow, "");
                     }
                 }
                 () = sleep_until(deadline) => break,
@@ -158,12 +161,12 @@ impl Fleet {
         }
         self.give_up(number, &round)?;
         let hits = self.trap.rest().await;
-        let is_hit = hits > 0 || self.book.oracle().counts().lost > lost;
+        let is_hit = !hits.is_empty() || self.book.oracle().counts().lost > lost;
         if is_hit || !self.options.has_faults() {
             self.recoveries.append(&mut round.times);
         }
-        self.hits += u64::from(hits);
-        self.tell(number);
+        self.hits += hits.len() as u64;
+        self.tell(number, &hits);
         Ok(())
     }
 
@@ -221,7 +224,11 @@ impl Fleet {
                 if std::mem::take(&mut round.missing[place]) {
                     round.times.push(time);
                 }
-                self.view.say(process, crate::words::time(time));
+                let took = words::time(time);
+                if time > REMARKABLE {
+                    self.view.remark(&format!("process {process} took {took}"));
+                }
+                self.view.say(process, took);
             }
             Some(Report::Ended) if self.book.oracle().is_over() => {
                 self.view.say(process, "logs in");
@@ -247,7 +254,7 @@ impl Fleet {
             let process = self.members[place].process;
             self.view
                 .remark(&format!("round {number}: process {process} hangs"));
-            self.trap.strike(process, crate::faults::Blow::Kill);
+            self.trap.strike(process, Blow::Kill, "");
             self.members[place] = self.start_member(place)?;
         }
         Ok(())
@@ -285,9 +292,11 @@ impl Fleet {
         saved.map_err(anyhow::Error::from_boxed)
     }
 
-    fn tell(&self, number: u32) {
+    fn tell(&self, number: u32, hits: &[String]) {
         let mut oracle = self.book.oracle();
-        for remark in oracle.remarks() {
+        let remarks = oracle.remarks();
+        let hits = hits.iter().filter(|_| !remarks.is_empty());
+        for remark in hits.chain(&remarks) {
             self.view.remark(&format!("round {number}: {remark}"));
         }
         let counts = oracle.counts();
