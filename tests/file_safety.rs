@@ -9,6 +9,7 @@ use std::io::BufRead;
 use std::io::BufReader;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
@@ -24,6 +25,9 @@ use futures::executor::block_on;
 use serde_json::json;
 use tempfile::TempDir;
 use tower_token_refresh::FileStore;
+use tower_token_refresh::Record;
+use tower_token_refresh::SharedTokenStore;
+use tower_token_refresh::Swap;
 use tower_token_refresh::TokenSet;
 use tower_token_refresh::TokenStore;
 
@@ -47,6 +51,32 @@ fn save(path: &Path, n: usize) -> Result<(), String> {
     block_on(FileStore::new(path).save(&pair(n))).map_err(|error| error.to_string())
 }
 
+/// The same pair as the record of this version.
+fn record(version: u64, n: usize) -> Record {
+    let text = json!({"format": 1, "version": version, "epoch": 1,
+        "access_token": format!("access-{n}"), "refresh_token": format!("refresh-{n}")});
+    Record::from_json(text.to_string().as_bytes()).unwrap()
+}
+
+fn swap(path: &Path, version: u64, n: usize) -> Result<(), String> {
+    let record = record(version + 1, n);
+    let swapped = block_on(FileStore::new(path).swap(version, &record));
+    swapped
+        .map(|swapped| assert_eq!(swapped, Swap::Done))
+        .map_err(|error| error.to_string())
+}
+
+fn lock(path: &Path) -> Result<(), String> {
+    let lock = block_on(FileStore::new(path).lock(Duration::ZERO));
+    lock.map(|lock| assert!(lock.is_some()))
+        .map_err(|error| error.to_string())
+}
+
+/// The file that is locked to write, and the one that is locked to reissue.
+fn lock_files(path: &Path) -> [PathBuf; 2] {
+    ["witness", "lock"].map(|ending| path.with_extension(format!("json.{ending}")))
+}
+
 /// The number of the pair in the file.
 #[track_caller]
 fn kept(path: &Path) -> usize {
@@ -66,6 +96,8 @@ fn refused(path: &Path, what: &str) {
             store.load().await.map(drop),
             store.save(&pair(9)).await,
             store.clear().await,
+            store.read().await.map(drop),
+            store.swap(0, &record(1, 9)).await.map(drop),
         ]
     });
     for error in errors {
@@ -82,10 +114,12 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
+/// What is in the folder, but for the files that are locked: they stay.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.collect()
+    let stay = ["session.json.witness", "session.json.lock"];
+    names.filter(|name| !stay.contains(&&**name)).collect()
 }
 
 /// This test in a process of its own, after the shell has done its part.
@@ -119,12 +153,13 @@ fn succeeds(mut command: Command) {
 fn saves_under_this_mask() {
     if let Some(path) = child_path() {
         save(&path, 1).unwrap();
+        lock(&path).unwrap();
     }
 }
 
 // shows S15
 #[test]
-fn the_file_is_private_whatever_the_mask() {
+fn all_three_files_are_private_whatever_the_mask() {
     for mask in ["000", "022", "077", "277"] {
         let (_folder, path) = place();
         succeeds(child(
@@ -133,6 +168,11 @@ fn the_file_is_private_whatever_the_mask() {
             &path,
         ));
         assert_eq!(mode(&path), 0o600, "{mask}");
+        assert_eq!(
+            lock_files(&path).map(|path| mode(&path)),
+            [0o600; 2],
+            "{mask}"
+        );
         assert_eq!(kept(&path), 1);
     }
 }
@@ -188,6 +228,108 @@ fn a_symbolic_link_is_not_followed_and_not_replaced() {
     }
     assert_eq!(fs::read(&target).unwrap(), br#"{"access_token":"a"}"#);
     assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+}
+
+// shows S14: nothing is locked, or written, that is not there for it.
+#[test]
+fn what_is_no_lock_file_is_not_taken_for_one() {
+    type Put = fn(&Path);
+    let cases: [(Put, &str); 6] = [
+        (|at| symlink("elsewhere", at).unwrap(), "is a symbolic link"),
+        (
+            |at| symlink("session.json", at).unwrap(),
+            "is a symbolic link",
+        ),
+        (|at| fs::create_dir(at).unwrap(), "is a folder, where"),
+        (
+            |at| assert!(Command::new("mkfifo").arg(at).status().unwrap().success()),
+            "is no regular file",
+        ),
+        (
+            |at| {
+                std::os::unix::net::UnixListener::bind(at)
+                    .map(drop)
+                    .unwrap()
+            },
+            "cannot be opened",
+        ),
+        (|at| fs::write(at, [b'x'; 77]).unwrap(), "not as this crate"),
+    ];
+    for (put, what) in cases {
+        let (folder, path) = place();
+        save(&path, 1).unwrap();
+        let text = fs::read(&path).unwrap();
+        for lock_file in &lock_files(&path) {
+            let _ = fs::remove_file(lock_file);
+            put(lock_file);
+        }
+        let [witness, lock_file] = lock_files(&path).map(|path| path.display().to_string());
+        assert_eq!(kept(&path), 1, "{what}");
+        for error in [save(&path, 2), swap(&path, 1, 2)] {
+            let said = error.expect_err(what);
+            assert!(said.contains(what) && said.contains(&witness), "{said}");
+        }
+        match lock(&path) {
+            // What it holds is not looked at.
+            Ok(()) => assert_eq!(what, "not as this crate"),
+            Err(said) => assert!(said.contains(what) && said.contains(&lock_file), "{said}"),
+        }
+        assert_eq!(fs::read(&path).unwrap(), text);
+        assert_eq!(names(folder.path()), ["session.json"]);
+    }
+}
+
+// shows S14
+#[test]
+fn a_lock_file_of_another_user_is_refused() {
+    let (_folder, path) = place();
+    save(&path, 1).unwrap();
+    lock(&path).unwrap();
+    for lock_file in lock_files(&path) {
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(lock_file, Some(65_534), None).is_err() {
+            return;
+        }
+    }
+    for error in [save(&path, 2), swap(&path, 1, 2), lock(&path)] {
+        let said = error.unwrap_err();
+        assert!(said.contains("it belongs to another user"), "{said}");
+    }
+    assert_eq!(kept(&path), 1);
+}
+
+#[test]
+fn a_lock_file_that_others_were_let_into_is_made_private_again() {
+    let (_folder, path) = place();
+    for version in 0..2 {
+        swap(&path, version, 1).unwrap();
+        lock(&path).unwrap();
+        for lock_file in lock_files(&path) {
+            assert_eq!(mode(&lock_file), 0o600);
+            set_mode(&lock_file, 0o666);
+        }
+    }
+}
+
+// shows S20
+#[test]
+fn no_lock_file_says_anything_of_a_token() {
+    let (_folder, path) = place();
+    save(&path, 1).unwrap();
+    swap(&path, 1, 2).unwrap();
+    lock(&path).unwrap();
+    let [witness, lock_file] = lock_files(&path).map(|path| fs::read_to_string(path).unwrap());
+    assert_eq!(lock_file, "");
+    // Whose record it is, the version and the epoch, and what they add up to.
+    let fields: Vec<_> = witness.split_ascii_whitespace().collect();
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(fields.len(), 4, "{witness}");
+    assert_eq!(fields[0], record["record_id"]);
+    assert_eq!(
+        [fields[1], fields[2]].map(|field| field.parse()),
+        [Ok(2), Ok(1)]
+    );
+    assert!(u64::from_str_radix(fields[3], 16).is_ok());
 }
 
 #[test]
@@ -249,22 +391,76 @@ fn a_write_protected_file_is_read_and_not_replaced() {
     assert_eq!(names(folder.path()), ["session.json"]);
 }
 
+/// For the next test, in a process of its own: in this one it does nothing.
+#[test]
+fn saves_where_nothing_can_be_made() {
+    let Some(path) = child_path() else { return };
+    let folder = path.parent().unwrap();
+    assert!(fs::write(folder.join("probe"), "").is_err());
+    for saved in [save(&path, 2), swap(&path, 1, 2)] {
+        let said = saved.unwrap_err();
+        assert!(
+            said.contains("no file can be written in its folder"),
+            "{said}"
+        );
+    }
+    assert_eq!(kept(&path), 1);
+    // And where there were no lock files either.
+    let fresh = folder.join("fresh.json");
+    for made in [save(&fresh, 2), swap(&fresh, 0, 2), lock(&fresh)] {
+        let said = made.unwrap_err();
+        assert!(
+            said.contains("cannot be opened or created, to lock it"),
+            "{said}"
+        );
+    }
+    assert!(block_on(FileStore::new(&fresh).load()).unwrap().is_none());
+}
+
+/// Root may write everywhere, so this is done as somebody else.
 #[test]
 fn a_folder_that_takes_no_file_leaves_the_old_one() {
+    const NOBODY: u32 = 65_534;
+
     let (folder, path) = place();
     save(&path, 1).unwrap();
-    set_mode(folder.path(), 0o500);
-    if fs::write(folder.path().join("probe"), "").is_ok() {
-        return; // Root may do everything.
+    let program = folder.path().join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = Command::new(&program);
+    command
+        .args(["saves_where_nothing_can_be_made", "--exact", "--nocapture"])
+        .env(PATH, &path)
+        .current_dir(folder.path());
+    let [witness, _] = lock_files(&path);
+    let all = [folder.path(), &path, &witness, &program];
+    let given = all.map(|path| std::os::unix::fs::chown(path, Some(NOBODY), None));
+    if given.iter().all(Result::is_ok) {
+        command.uid(NOBODY);
     }
-    let error = save(&path, 2).unwrap_err();
-    assert!(
-        error.contains("no file can be written in its folder"),
-        "{error}"
-    );
-    assert_eq!(kept(&path), 1);
+    let before = names(folder.path());
+    set_mode(folder.path(), 0o500);
+    succeeds(command);
     set_mode(folder.path(), 0o700);
-    assert_eq!(names(folder.path()), ["session.json"]);
+    assert_eq!(names(folder.path()), before);
+}
+
+// Where the system itself makes the files, and nobody else.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_place_that_takes_no_file_says_so() {
+    let in_proc = Path::new("/proc/session.json").to_owned();
+    let (folder, _) = place();
+    let long = folder.path().join("x".repeat(252));
+    for path in [in_proc, long] {
+        for made in [save(&path, 1), swap(&path, 0, 1), lock(&path)] {
+            let said = made.unwrap_err();
+            assert!(
+                said.contains("cannot be opened or created, to lock it"),
+                "{said}"
+            );
+        }
+    }
+    assert!(names(folder.path()).is_empty());
 }
 
 /// For the next test, in a process of its own: in this one it does nothing.
@@ -318,12 +514,18 @@ fn whoever_reads_the_file_while_it_is_saved_sees_the_old_text_or_the_new_one() {
 
 /// For the next test, in a process of its own: in this one it does nothing.
 #[test]
-fn saves_until_it_is_killed() {
+fn swaps_until_it_is_killed() {
     let Some(path) = child_path() else { return };
     let store = FileStore::new(&path);
-    for n in (kept(&path) + 1..).take(100_000) {
-        block_on(store.save(&pair(n))).unwrap();
-        println!("saved {n}");
+    for _ in 0..100_000 {
+        let lock = block_on(store.lock(Duration::from_secs(30))).unwrap();
+        let (old, _) = block_on(store.read()).unwrap();
+        let version = old.version();
+        let new = record(version + 1, usize::try_from(version).unwrap() + 1);
+        let swapped = block_on(store.swap(version, &new)).unwrap();
+        assert_eq!(swapped, Swap::Done, "another has changed it under the lock");
+        println!("done {}", version + 1);
+        drop(lock);
     }
 }
 
@@ -337,34 +539,53 @@ impl Drop for Killed {
     }
 }
 
-// shows S15
+/// So many processes are killed, or as many as this says.
+const KILLS: &str = "KILLS";
+
+// shows S15, B134: two processes that take turns are killed at any moment, and nothing is lost, torn or
+// still locked.
 #[test]
-fn a_process_that_is_killed_leaves_the_old_pair_or_the_new_one() {
+fn a_process_that_is_killed_leaves_the_old_pair_or_the_new_one_and_no_lock() {
+    let kills = std::env::var(KILLS).map_or(50, |kills| kills.parse().unwrap());
     let (folder, path) = place();
     let other = write_long_file(&path);
     let mut random = fastrand::Rng::new();
-    for _ in 0..100 {
-        let mut command = child("saves_until_it_is_killed", ":", &path);
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = Killed(command.spawn().unwrap());
-        let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
-        let saves = lines.map_while(|line| {
-            let line = line.unwrap();
-            let said = line
-                .rsplit_once("saved ")
-                .map(|(_, n)| n.parse::<usize>().unwrap());
-            Some(said.unwrap_or(0))
+    let mut most = 0;
+    for kill in 0..kills {
+        let (said, ours) = std::io::pipe().unwrap();
+        let children = [(); 2].map(|()| {
+            let mut command = child("swaps_until_it_is_killed", ":", &path);
+            command.stdout(ours.try_clone().unwrap());
+            command.stderr(Stdio::null());
+            Killed(command.spawn().unwrap())
         });
-        let told = saves.filter(|n| *n > 0).nth(random.usize(..3)).unwrap();
-        for _ in 0..random.usize(..2_000_000) {
+        drop(ours);
+        let lines = BufReader::new(said).lines().map_while(Result::ok);
+        let mut done = lines.filter_map(|line| line.rsplit_once("done ")?.1.parse().ok());
+        let first: u64 = done.nth(random.usize(..4)).unwrap();
+        for _ in 0..random.usize(..1_000_000) {
             std::hint::spin_loop();
         }
-        drop(child);
-        assert!(kept(&path) >= told, "a pair is lost that was saved");
+        drop(children);
+        let told = done.last().unwrap_or(first);
+
+        let (found, _) = block_on(FileStore::new(&path).read()).unwrap();
+        let version = found.version();
+        assert!(
+            version >= told.max(most),
+            "kill {kill}: {version} after {told} and {most}"
+        );
+        assert_eq!(kept(&path) as u64, version);
         let text = fs::read(&path).unwrap();
         let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(value["other"], other);
+        for lock_file in lock_files(&path) {
+            let file = fs::File::open(lock_file).unwrap();
+            assert!(file.try_lock().is_ok(), "kill {kill}: it is still locked");
+        }
+        most = version;
     }
+    eprintln!("{kills} times two processes were killed, at version {most} in the end");
     assert_eq!(mode(&path), 0o600);
 
     // What they left besides is removed once it is old.

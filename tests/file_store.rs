@@ -15,7 +15,9 @@ use support::World;
 use tempfile::TempDir;
 use tower_token_refresh::FileStore;
 use tower_token_refresh::InDoubt;
+use tower_token_refresh::Record;
 use tower_token_refresh::Session;
+use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::TokenSet;
 use tower_token_refresh::TokenStore;
 
@@ -52,10 +54,27 @@ impl Place {
         serde_json::from_slice(&self.text()).unwrap()
     }
 
+    /// The same without what tells one record from the next, which must be there.
+    fn record(&self) -> Value {
+        let mut record = self.json();
+        for name in ["version", "epoch", "record_id"] {
+            let removed = record.as_object_mut().unwrap().remove(name);
+            assert!(removed.is_some(), "no {name}");
+        }
+        record
+    }
+
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.folder.path()).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.collect()
+    }
+
+    /// All but the two files that are locked, which stay.
+    fn names_but_locks(&self) -> Vec<String> {
+        let mut names = self.names();
+        names.retain(|name| !["session.json.lock", "session.json.witness"].contains(&&**name));
+        names
     }
 
     async fn load(&self) -> Option<TokenSet> {
@@ -116,7 +135,7 @@ async fn a_session_goes_on_where_it_stood_when_the_program_ended() {
     let answer = world.client(&session).get().await.unwrap();
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!((world.counts().reissues, world.counts().reuses), (2, 0));
-    assert_eq!(place.names(), ["session.json"]);
+    assert_eq!(place.names_but_locks(), ["session.json"]);
 }
 
 #[tokio::test]
@@ -129,14 +148,9 @@ async fn a_file_of_another_program_is_taken_over_at_the_first_save() {
     assert_eq!(place.text(), text.as_bytes(), "reading changes nothing");
     world.expire();
     world.client(&session).get().await.unwrap();
-    let mut record = place.json();
-    assert!(
-        record
-            .as_object_mut()
-            .unwrap()
-            .remove("obtained_at")
-            .is_some()
-    );
+    let mut record = place.record();
+    let obtained_at = record.as_object_mut().unwrap().remove("obtained_at");
+    assert!(obtained_at.is_some());
     let expected = json!({
         "theme": "dark", "accessToken": "a-u-2", "refreshToken": "r-u-2", "id": 7, "format": 1,
     });
@@ -176,8 +190,8 @@ async fn a_logout_leaves_no_token_in_the_file() {
     world.client(&session).get().await.unwrap();
     session.logout().await.unwrap();
     assert_eq!(
-        place.json(),
-        json!({"theme": "dark", "format": 1, "logged_out": true})
+        place.record(),
+        json!({"theme": "dark", "format": 1, "logged_out": true, "ended": "logged_out"})
     );
     let session = place.session(&world);
     world.client(&session).get().await.unwrap();
@@ -204,7 +218,10 @@ async fn the_end_of_a_session_leaves_no_token_in_the_file() {
         }
         tokio::task::yield_now().await;
     }
-    assert_eq!(place.json(), json!({"format": 1, "logged_out": true}));
+    let mut record = place.record();
+    let ended = record.as_object_mut().unwrap().remove("ended");
+    assert!(ended.is_some());
+    assert_eq!(record, json!({"format": 1, "logged_out": true}));
 }
 
 // shows B126, P13
@@ -303,12 +320,16 @@ async fn a_file_of_a_newer_version_is_used_and_neither_written_nor_reissued_from
 fn refused(path: &Path, what: &str) {
     let store = FileStore::new(path);
     let tokens = TokenSet::new("CANARY-new").unwrap();
+    let record = br#"{"format":1,"version":1,"access_token":"CANARY-new"}"#;
+    let record = Record::from_json(record).unwrap();
     let before = fs::read(path).ok();
     let errors = futures::executor::block_on(async {
         [
             store.load().await.map(drop),
             store.save(&tokens).await,
             store.clear().await,
+            store.read().await.map(drop),
+            store.swap(0, &record).await.map(drop),
         ]
     });
     for error in errors {

@@ -23,6 +23,7 @@ use tracing::field;
 
 use super::Coordinator;
 use super::Gate;
+use super::Inner;
 use super::Offer;
 use super::Outcome;
 use super::Running;
@@ -143,7 +144,7 @@ async fn transact(mut guard: Guard, gate: Gate) {
             None
         }
     };
-    coordinator.unlock(number);
+    coordinator.unlock(number, |inner| inner.dirty);
     coordinator.watch_peers();
 }
 
@@ -719,10 +720,17 @@ impl Coordinator {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(completion) = self.on_drop.take() {
-            let _unsaved = self.coordinator.sync_when_dropped();
-            self.coordinator.clone().finish(self, completion);
-        }
+        let Some(completion) = self.on_drop.take() else {
+            return;
+        };
+        let _unsaved = self.coordinator.sync_when_dropped();
+        let (coordinator, number) = (self.coordinator.clone(), self.start.number);
+        coordinator.with(|inner, _| {
+            // Nobody gives the turn back any more, but whoever writes the truth.
+            inner.dirty |= inner.peers.claim.is_some() && inner.state.counts(number);
+        });
+        coordinator.finish(self, completion);
+        coordinator.unlock(number, Inner::has_unsaved_pair);
     }
 }
 

@@ -4,6 +4,7 @@
 //! `save`: a claim on the reissue, which only a compare-and-set can give. That is
 //! [`SharedTokenStore`].
 
+mod document;
 #[cfg(feature = "file")]
 mod file;
 mod memory;

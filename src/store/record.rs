@@ -5,6 +5,10 @@ use std::any::Any;
 use std::fmt;
 use std::time::SystemTime;
 
+use zeroize::Zeroizing;
+
+use super::document::Document;
+use crate::error::BoxError;
 use crate::error::EndReason;
 use crate::token::TokenSet;
 
@@ -75,6 +79,49 @@ impl Record {
     #[must_use]
     pub fn tokens(&self) -> Option<&TokenSet> {
         self.tokens.as_ref()
+    }
+}
+
+impl Record {
+    /// The record as text, for a store that writes it down: a JSON object, which
+    /// [`from_json`](Self::from_json) reads.
+    ///
+    /// | member | |
+    /// |---|---|
+    /// | `format` | `1` |
+    /// | `version`, `epoch` | integers |
+    /// | `turn` | who presents the refresh token: absent where anybody may; `{"state": "sent", "owner": 16 hexadecimal digits, "fence": n, "sent_at": RFC 3339, "deadline": RFC 3339}`; `{"state": "refused"}` |
+    /// | `access_token`, `refresh_token` | texts |
+    /// | `expires_at`, `obtained_at` | RFC 3339, by the wall clock |
+    /// | `in_doubt` | `{"since": RFC 3339, "tries": n, "sent_at": RFC 3339}`: [`TokenSet::in_doubt`] |
+    /// | `id`, `email` and others | the [identity](TokenSet::identity), each member by its name |
+    /// | `identity_members` | the names of these, where they are others than `id` and `email` |
+    /// | `no_tokens` | `true` where there are none yet |
+    /// | `logged_out`, `ended` | `true` and why (`logged_out`, `refused`, `rejected` or `replaced`) after the end of the login, in place of the tokens and all that belongs to them |
+    ///
+    /// What may be absent is absent, and never null. The tokens are in it as they are: whoever can
+    /// read the text can use them. The buffer is wiped when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When it would be longer than 1 MiB, when the identity has a member with one of the names above,
+    /// or when a newer version of this crate has written the record.
+    pub fn to_json(&self) -> Result<Zeroizing<Vec<u8>>, BoxError> {
+        Ok(Document::default().with_record(self, None, SystemTime::now())?)
+    }
+
+    /// Reads what [`to_json`](Self::to_json) has written.
+    ///
+    /// Tokens that somebody else has written down, without `format`, are a login of version 0. Of a
+    /// format that is newer than this crate, the access token alone is read: such a record is used, and
+    /// neither reissued nor replaced.
+    ///
+    /// # Errors
+    ///
+    /// When the text is anything else. The error says what is wrong and what to do, and quotes nothing.
+    /// A damaged record is never one without tokens.
+    pub fn from_json(text: &[u8]) -> Result<Self, BoxError> {
+        Ok(Document::parse(text)?.record(SystemTime::now())?)
     }
 }
 

@@ -21,8 +21,8 @@ use std::time::SystemTime;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
-use super::record::Defect;
-use super::record::LIMIT;
+use crate::store::document::Defect;
+use crate::store::document::LIMIT;
 
 /// The random letters at the end of a temporary file's name.
 const RANDOM: usize = 8;
@@ -46,6 +46,23 @@ impl fmt::Display for FileError {
     }
 }
 
+impl FileError {
+    pub(super) fn new(path: &Path, what: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            path: path.to_owned(),
+            what: what.into(),
+            source: None,
+        }
+    }
+
+    pub(super) fn because(self, source: io::Error) -> Self {
+        Self {
+            source: Some(source),
+            ..self
+        }
+    }
+}
+
 impl Error for FileError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source
@@ -64,10 +81,29 @@ pub(super) struct Place {
 pub(super) struct Contents {
     pub(super) text: Zeroizing<Vec<u8>>,
     pub(super) modified: SystemTime,
+    pub(super) signature: Signature,
     /// Others than its owner may read it.
     pub(super) is_public: bool,
     /// Its owner has taken the right to write it from himself.
     pub(super) is_protected: bool,
+}
+
+/// What a file looks like from outside: a text that is replaced looks otherwise, as a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Signature {
+    file: (u64, u64),
+    modified: Option<SystemTime>,
+    size: u64,
+}
+
+impl Signature {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            file: identity(metadata),
+            modified: metadata.modified().ok(),
+            size: metadata.len(),
+        }
+    }
 }
 
 impl Place {
@@ -80,6 +116,19 @@ impl Place {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A file beside it.
+    pub(super) fn beside(&self, ending: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(ending);
+        path.into()
+    }
+
+    /// `None` where nothing is there.
+    pub(super) fn signature(&self) -> Option<Signature> {
+        let metadata = fs::symlink_metadata(&self.path).ok()?;
+        Some(Signature::of(&metadata))
     }
 
     /// `None` where the file is missing, while its folder is there.
@@ -111,6 +160,7 @@ impl Place {
         Ok(Some(Contents {
             text: self.read_to_end(file, &metadata)?,
             modified,
+            signature: Signature::of(&metadata),
             is_public: is_public(&metadata),
             is_protected: metadata.permissions().readonly(),
         }))
@@ -120,7 +170,7 @@ impl Place {
     ///
     /// After an error the old file is as it was, with one exception: when the folder could not be
     /// written down, the new one is in place and may be lost if the machine fails now.
-    pub(super) fn replace(&self, text: &[u8]) -> Result<(), FileError> {
+    pub(super) fn replace(&self, text: &[u8]) -> Result<Option<Signature>, FileError> {
         let (folder, name) = self.parts()?;
         let mut prefix = OsString::from(".");
         prefix.push(name);
@@ -136,10 +186,18 @@ impl Place {
                 error,
             )
         })?;
-        file.persist(&self.path)
+        let file = file
+            .persist(&self.path)
             .map_err(|error| self.failed("it cannot be replaced by its new text", error.error))?;
         sweep(folder, &prefix);
-        sync_folder(folder).map_err(|error| self.failed("its folder cannot be synced", error))
+        sync_folder(folder).map_err(|error| {
+            self.failed(
+                "its new text is in place, and its folder cannot be synced: it may be lost if the \
+                 machine fails now",
+                error,
+            )
+        })?;
+        Ok(file.metadata().ok().as_ref().map(Signature::of))
     }
 
     pub(super) fn defect(&self, defect: Defect) -> FileError {
@@ -147,22 +205,15 @@ impl Place {
     }
 
     pub(super) fn error(&self, what: impl Into<Cow<'static, str>>) -> FileError {
-        FileError {
-            path: self.path.clone(),
-            what: what.into(),
-            source: None,
-        }
+        FileError::new(&self.path, what)
     }
 
     fn failed(&self, what: &'static str, source: io::Error) -> FileError {
-        FileError {
-            source: Some(source),
-            ..self.error(what)
-        }
+        self.error(what).because(source)
     }
 
     /// The folder and the name in it.
-    fn parts(&self) -> Result<(&Path, &OsStr), FileError> {
+    pub(super) fn parts(&self) -> Result<(&Path, &OsStr), FileError> {
         match (self.path.parent(), self.path.file_name()) {
             (Some(folder), Some(name)) => Ok((folder, name)),
             _ => Err(self.error("this path names no file: give the path of one")),
@@ -245,38 +296,78 @@ fn sweep(folder: &Path, prefix: &OsStr) {
     }
 }
 
-fn is_symlink(path: &Path) -> bool {
+pub(super) fn is_symlink(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink())
 }
 
 /// Follows no link and waits for nobody at the other end of a pipe.
 #[cfg(unix)]
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    use rustix::fs::OFlags;
+
+    open_with(path, OFlags::RDONLY)
+}
+
+/// The same for reading and writing, and there is one afterwards.
+#[cfg(unix)]
+pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
+    use rustix::fs::OFlags;
+
+    open_with(path, OFlags::RDWR | OFlags::CREATE)
+}
+
+#[cfg(unix)]
+fn open_with(path: &Path, flags: rustix::fs::OFlags) -> io::Result<File> {
     use rustix::fs::Mode;
     use rustix::fs::OFlags;
 
-    let flags =
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    Ok(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
 #[cfg(not(unix))]
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     if is_symlink(path) {
         return Err(ErrorKind::InvalidInput.into());
     }
     File::open(path)
 }
 
+#[cfg(not(unix))]
+pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
+    if is_symlink(path) {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+}
+
+/// What no other file has as long as this one exists.
 #[cfg(unix)]
-fn is_ours(metadata: &Metadata) -> bool {
+pub(super) fn identity(metadata: &Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(not(unix))]
+pub(super) fn identity(_: &Metadata) -> (u64, u64) {
+    (0, 0)
+}
+
+#[cfg(unix)]
+pub(super) fn is_ours(metadata: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
 
     metadata.uid() == rustix::process::geteuid().as_raw()
 }
 
 #[cfg(not(unix))]
-fn is_ours(_: &Metadata) -> bool {
+pub(super) fn is_ours(_: &Metadata) -> bool {
     true
 }
 
@@ -293,7 +384,7 @@ fn is_public(_: &Metadata) -> bool {
 }
 
 #[cfg(unix)]
-fn make_private(file: &File) -> io::Result<()> {
+pub(super) fn make_private(file: &File) -> io::Result<()> {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
@@ -301,7 +392,7 @@ fn make_private(file: &File) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn make_private(_: &File) -> io::Result<()> {
+pub(super) fn make_private(_: &File) -> io::Result<()> {
     Ok(())
 }
 

@@ -13,26 +13,58 @@ fn after(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn login(text: &str) -> Result<Login, Defect> {
-    Record::parse(text.as_bytes())?.login(modified())
+fn read(text: &str) -> Result<Record, Defect> {
+    let document = Document::parse(text.as_bytes())?;
+    document.id()?;
+    document.record(modified())
 }
 
 #[track_caller]
 fn logged_in(text: &str) -> TokenSet {
-    match login(text) {
-        Ok(Login::LoggedIn(tokens)) => tokens,
-        Ok(_) => panic!("logged out, or of a newer version: {text}"),
+    match read(text) {
+        Ok(record) if !record.foreign => record.tokens.expect("no tokens"),
+        Ok(_) => panic!("of a newer version: {text}"),
         Err(defect) => panic!("{defect:?}: {text}"),
     }
 }
 
+fn record(turn: Turn, tokens: Option<&TokenSet>) -> Record {
+    Record {
+        version: 3,
+        epoch: 2,
+        tokens: tokens.cloned(),
+        turn,
+        foreign: false,
+    }
+}
+
+/// A login, or that it was logged out.
+fn login(tokens: Option<&TokenSet>) -> Record {
+    let turn = match tokens {
+        Some(_) => Turn::Free,
+        None => Turn::Ended(EndReason::LoggedOut),
+    };
+    record(turn, tokens)
+}
+
+fn refused(tokens: &TokenSet) -> String {
+    let text = Document::default().with_record(&login(Some(tokens)), None, modified());
+    text.unwrap_err().0.into_owned()
+}
+
 #[track_caller]
 fn written(text: &str, tokens: Option<&TokenSet>) -> String {
-    let record = match text {
-        "" => Record::default(),
-        text => Record::parse(text.as_bytes()).unwrap(),
+    rewritten(text, &login(tokens))
+}
+
+#[track_caller]
+fn rewritten(text: &str, record: &Record) -> String {
+    let document = match text {
+        "" => Document::default(),
+        text => Document::parse(text.as_bytes()).unwrap(),
     };
-    let text = record.with_login(tokens, modified()).unwrap();
+    let text = document.with_record(record, Some(0xfed), modified());
+    let text = text.unwrap();
     assert_eq!(text.len(), text.capacity(), "the buffer has grown");
     String::from_utf8(text.to_vec()).unwrap()
 }
@@ -143,6 +175,9 @@ fn the_first_save_takes_the_file_over_and_keeps_the_rest_to_the_letter() {
   "id": 98765432109876543210987,
   "scope": "a b",
   "format": 1,
+  "version": 3,
+  "epoch": 2,
+  "record_id": "0000000000000fed",
   "expires_at": "2001-09-09T01:47:40Z",
   "obtained_at": "2001-09-09T01:46:40Z"
 }
@@ -161,6 +196,9 @@ fn a_file_in_camel_case_stays_so() {
   "accessToken": "a2",
   "accessTokenExpiresAt": "2001-09-09T01:47:40Z",
   "format": 1,
+  "version": 3,
+  "epoch": 2,
+  "record_id": "0000000000000fed",
   "refreshToken": "r2",
   "obtained_at": "2001-09-09T01:46:40Z"
 }
@@ -190,6 +228,9 @@ fn what_is_unknown_now_does_not_stay_from_before() {
     let expected = r#"{
   "access_token": "a2",
   "format": 1,
+  "version": 3,
+  "epoch": 2,
+  "record_id": "0000000000000fed",
   "obtained_at": "2001-09-09T01:46:40Z"
 }
 "#;
@@ -223,11 +264,7 @@ fn a_doubt_is_kept() {
 fn a_doubt_that_cannot_be_dated_is_not_lost() {
     let doubt = InDoubt::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 60), 1);
     let tokens = tokens().with_in_doubt(doubt);
-    assert!(
-        Record::default()
-            .with_login(Some(&tokens), modified())
-            .is_err()
-    );
+    assert!(refused(&tokens).contains("is no date"));
 }
 
 #[test]
@@ -238,11 +275,15 @@ fn a_logout_leaves_what_is_not_ours() {
   "a": 1,
   "b": [ ],
   "format": 1,
-  "logged_out": true
+  "version": 3,
+  "epoch": 2,
+  "record_id": "0000000000000fed",
+  "logged_out": true,
+  "ended": "logged_out"
 }
 "#;
     assert_eq!(text, expected);
-    assert!(matches!(login(&text), Ok(Login::LoggedOut)));
+    assert!(matches!(read(&text), Ok(record) if record.turn == Turn::Ended(EndReason::LoggedOut)));
     let text = written(&text, Some(&tokens()));
     assert!(
         !text.contains("logged_out") && text.contains("[ ]"),
@@ -292,8 +333,7 @@ fn what_only_looks_like_the_identity_is_none_once_that_is_known() {
 fn the_identity_cannot_take_a_name_of_the_record() {
     for name in OWN.into_iter().flatten() {
         let tokens = tokens().with_identity(*name, "x");
-        let defect = Record::default().with_login(Some(&tokens), modified());
-        assert!(defect.unwrap_err().0.contains(name), "{name}");
+        assert!(refused(&tokens).contains(name), "{name}");
     }
 }
 
@@ -301,7 +341,7 @@ fn the_identity_cannot_take_a_name_of_the_record() {
 #[test]
 fn a_list_that_calls_a_token_identity_is_refused() {
     let text = r#"{"access_token":"s","format":1,"identity_members":["access_token"]}"#;
-    assert!(login(text).is_err());
+    assert!(read(text).is_err());
 }
 
 #[test]
@@ -318,24 +358,28 @@ fn a_newer_format_gives_the_access_token_alone() {
         let text = format!(
             r#"{{"accessToken":"a","refreshToken":{{}},"id":1,"expires_at":5,"format":{format}}}"#
         );
-        let Ok(Login::Foreign(tokens)) = login(&text) else {
-            panic!("{format} is known")
-        };
+        let record = read(&text).unwrap();
+        assert!(record.foreign, "{format} is known");
+        let tokens = record.tokens().unwrap();
         assert_eq!(tokens.access_token().expose(), "a");
         assert!(tokens.refresh_token().is_none() && tokens.expires_at().is_none());
     }
-    assert!(login(r#"{"format":2,"logged_out":true}"#).is_err());
+    assert!(read(r#"{"format":2,"logged_out":true}"#).is_err());
+    // As far as it is known what they mean there.
+    let record = read(r#"{"format":2,"access_token":"a","version":7,"epoch":"x"}"#).unwrap();
+    assert_eq!((record.version, record.epoch), (7, 0));
+    assert!(record.to_json().is_err());
 }
 
 #[test]
 fn a_format_of_null_is_none_and_one_is_one_however_it_is_written() {
-    let record = |format| {
+    let tokens = |format| {
         logged_in(&format!(
             r#"{{"access_token":"a","refresh_token":"r","format":{format},"uid":7,"identity_members":["uid"]}}"#
         ))
     };
     for format in ["null", "1", "1.0", "1e0"] {
-        let tokens = record(format);
+        let tokens = tokens(format);
         assert_eq!(tokens.refresh_token().unwrap().expose(), "r", "{format}");
         let is_record = tokens.identity().contains_key("uid");
         assert_eq!(is_record, format != "null", "{format}");
@@ -451,6 +495,42 @@ const BROKEN: &[(&str, &str)] = &[
         r#"{"access_token":"a","format":1,"identity_members":"CANARY"}"#,
         "identity_members",
     ),
+    (r#"{"format":1,"version":4,"epoch":1}"#, "no access token"),
+    (
+        r#"{"format":1,"no_tokens":true,"access_token":"CANARY"}"#,
+        "\"no_tokens\" and has tokens all the same",
+    ),
+    (r#"{"format":1,"access_token":"a","version":-1}"#, "version"),
+    (
+        r#"{"format":1,"access_token":"a","epoch":"CANARY"}"#,
+        "epoch",
+    ),
+    (
+        r#"{"format":1,"access_token":"a","record_id":"CANARY0123456789"}"#,
+        "record_id",
+    ),
+    (
+        r#"{"format":1,"access_token":"a","record_id":"fed"}"#,
+        "record_id",
+    ),
+    (
+        r#"{"format":1,"access_token":"a","ended":7,"logged_out":true}"#,
+        "\"logged_out\" and has tokens",
+    ),
+    (
+        r#"{"format":1,"ended":7,"logged_out":true}"#,
+        "\"ended\" is not as",
+    ),
+    (r#"{"format":1,"access_token":"a","turn":"CANARY"}"#, "turn"),
+    (
+        r#"{"format":1,"access_token":"a","turn":{"state":"CANARY"}}"#,
+        "turn",
+    ),
+    (
+        r#"{"format":1,"access_token":"a","turn":{"state":"sent","owner":"0000000000000001",
+            "fence":1,"sent_at":1}}"#,
+        "turn",
+    ),
     (
         r#"{"access_token":"a","id":1e999}"#,
         "member of the identity",
@@ -461,7 +541,7 @@ const BROKEN: &[(&str, &str)] = &[
 #[test]
 fn each_broken_file_is_told_from_the_others_and_quoted_by_none() {
     for (text, what) in BROKEN {
-        let Err(defect) = login(text) else {
+        let Err(defect) = read(text) else {
             panic!("{text} is read")
         };
         let said = defect.0.to_string();
@@ -476,13 +556,92 @@ fn deep_nesting_neither_crashes_nor_is_lost() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     let text = format!(r#"{{"access_token":"a","deep":{deep}}}"#);
     assert!(written(&text, Some(&tokens())).contains(&deep));
-    assert!(login(&format!(r#"{{"access_token":"a","id":{deep}}}"#)).is_err());
-    assert!(login(&"{\"a\":".repeat(100_000)).is_err());
+    assert!(read(&format!(r#"{{"access_token":"a","id":{deep}}}"#)).is_err());
+    assert!(read(&"{\"a\":".repeat(100_000)).is_err());
+}
+
+/// Every member, as other programs would look for it.
+#[test]
+fn a_claim_says_who_has_sent_the_refresh_token_and_until_when() {
+    let claim = Claim {
+        owner: 0xabc,
+        fence: u64::MAX,
+        sent_at: modified() + Duration::from_millis(1),
+        deadline: modified() + Duration::from_millis(10_001),
+    };
+    let text = rewritten("", &record(Turn::Sent(claim), None));
+    let expected = r#"{
+  "format": 1,
+  "version": 3,
+  "epoch": 2,
+  "record_id": "0000000000000fed",
+  "turn": {
+    "deadline": "2001-09-09T01:46:50.001Z",
+    "fence": 18446744073709551615,
+    "owner": "0000000000000abc",
+    "sent_at": "2001-09-09T01:46:40.001Z",
+    "state": "sent"
+  },
+  "no_tokens": true
+}
+"#;
+    assert_eq!(text, expected);
+    assert_eq!(read(&text).unwrap().turn, Turn::Sent(claim));
+    let far = Claim {
+        deadline: SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 60),
+        ..claim
+    };
+    assert!(record(Turn::Sent(far), None).to_json().is_err());
+}
+
+#[test]
+fn after_the_end_there_is_no_token_and_a_reason() {
+    for (reason, name) in [
+        (EndReason::LoggedOut, "logged_out"),
+        (EndReason::Refused, "refused"),
+        (EndReason::Rejected, "rejected"),
+        (EndReason::Replaced, "replaced"),
+    ] {
+        let text = rewritten("", &record(Turn::Ended(reason), Some(&tokens())));
+        assert!(text.contains(&format!("\"ended\": \"{name}\"")), "{text}");
+        assert!(!text.contains("token"), "{text}");
+        let read = read(&text).unwrap();
+        assert!(read.turn == Turn::Ended(reason) && read.tokens.is_none());
+    }
+    for why in ["", r#","ended":"moved""#, r#","ended":null"#] {
+        let record = read(&format!(r#"{{"format":1,"logged_out":true{why}}}"#)).unwrap();
+        assert_eq!(record.turn, Turn::Ended(EndReason::LoggedOut), "{why}");
+    }
+}
+
+#[test]
+fn a_record_from_before_versions_were_written_has_version_0() {
+    let record = read(r#"{"format":1,"access_token":"a"}"#).unwrap();
+    assert_eq!((record.version, record.epoch), (0, 0));
+    assert_eq!(record.turn, Turn::Free);
+}
+
+#[test]
+fn the_text_of_a_record_belongs_to_no_file() {
+    let text = record(Turn::Refused, Some(&tokens())).to_json().unwrap();
+    let said = String::from_utf8(text.to_vec()).unwrap();
+    assert!(!said.contains("record_id"), "{said}");
+    let record = Record::from_json(&text).unwrap();
+    assert_eq!(
+        (record.version, record.epoch, record.turn),
+        (3, 2, Turn::Refused)
+    );
+    assert_eq!(record.tokens().unwrap().access_token().expose(), "a2");
+    let error = Record::from_json(&text[..text.len() / 2]).unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.starts_with("the record cannot be used: it breaks off"),
+        "{said}"
+    );
 }
 
 #[test]
 fn a_record_that_would_be_too_large_to_be_read_is_not_written() {
     let large = tokens().with_identity("id", "x".repeat(LIMIT));
-    let defect = Record::default().with_login(Some(&large), modified());
-    assert!(defect.unwrap_err().0.contains("bytes long"));
+    assert!(refused(&large).contains("bytes long"));
 }

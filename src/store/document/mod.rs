@@ -1,10 +1,12 @@
-//! What the file says and how it is written: text in, text out, no file system and no clock.
+//! A [`Record`] as text, for the stores that write it down: text in, text out, no file system and no
+//! clock.
 //!
 //! The members that are not ours are never taken apart: each goes out as the very text it came in.
-//! Nor do the tokens pass through a document of `serde_json`: they are read from the file's buffer
+//! Nor do the tokens pass through a document of `serde_json`: they are read from the store's buffer
 //! and written into a new one, and both are wiped.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::io::Write;
@@ -22,13 +24,17 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
+use super::Claim;
+use super::Record;
+use super::Turn;
+use crate::error::EndReason;
 use crate::json;
 use crate::token::InDoubt;
 use crate::token::InvalidToken;
 use crate::token::RefreshToken;
 use crate::token::TokenSet;
 
-/// The largest file that is read or written, in bytes: many times what tokens take.
+/// The largest text that is read or written, in bytes: many times what tokens take.
 pub(super) const LIMIT: usize = 1 << 20;
 
 /// The names that a member may have. The first is the one in snake case, the second in camel case.
@@ -41,11 +47,18 @@ const EXPIRES_AT: Names = &["expires_at", "expiresAt", "accessTokenExpiresAt"];
 const FORMAT: Names = &["format"];
 const OBTAINED_AT: Names = &["obtained_at"];
 const IN_DOUBT: Names = &["in_doubt"];
+const VERSION: Names = &["version"];
+const EPOCH: Names = &["epoch"];
+/// Which session's record it is: a file that takes the place of another's is told by it.
+const RECORD_ID: Names = &["record_id"];
+const TURN: Names = &["turn"];
+const NO_TOKENS: Names = &["no_tokens"];
 const LOGGED_OUT: Names = &["logged_out"];
+const ENDED: Names = &["ended"];
 /// Which members are the identity, where that is not plain from [`USUAL_IDENTITY`].
 const IDENTITY: Names = &["identity_members"];
 
-const OWN: [Names; 9] = [
+const OWN: [Names; 15] = [
     ACCESS_TOKEN,
     REFRESH_TOKEN,
     EXPIRES_IN,
@@ -53,21 +66,36 @@ const OWN: [Names; 9] = [
     FORMAT,
     OBTAINED_AT,
     IN_DOUBT,
+    VERSION,
+    EPOCH,
+    RECORD_ID,
+    TURN,
+    NO_TOKENS,
     LOGGED_OUT,
+    ENDED,
     IDENTITY,
 ];
 
 /// What is taken for the user's identity in a file that does not say which members are.
 const USUAL_IDENTITY: Names = &["id", "email"];
 
-/// What is wrong with the file, and what to do, in our own words: nothing of what it holds, not
+/// What is wrong with the text, and what to do, in our own words: nothing of what it holds, not
 /// even a name that is not ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Defect(Cow<'static, str>);
 
 impl Defect {
+    #[cfg(feature = "file")]
     pub(super) fn into_text(self) -> Cow<'static, str> {
         self.0
+    }
+
+    /// Why nothing takes the place of such a record.
+    pub(super) fn foreign() -> Self {
+        Self::new(
+            "a newer version of this crate has written it (its \"format\" is not 1), and this one \
+             cannot: use the newer one",
+        )
     }
 
     fn new(what: impl Into<Cow<'static, str>>) -> Self {
@@ -88,23 +116,23 @@ impl Defect {
     }
 }
 
+impl fmt::Display for Defect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the record cannot be used: {}", self.0)
+    }
+}
+
+impl Error for Defect {}
+
 impl From<InvalidToken> for Defect {
     fn from(error: InvalidToken) -> Self {
         Self::new(format!("{error}: put it right or log in again"))
     }
 }
 
-/// What a file that can be read says of the login.
-pub(super) enum Login {
-    /// Written by a newer version of this crate: the access token alone, and not to be written.
-    Foreign(TokenSet),
-    LoggedIn(TokenSet),
-    LoggedOut,
-}
-
-/// Who has written the file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Format {
+/// Who has written the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
     /// This version.
     Current,
     /// A newer one.
@@ -115,11 +143,11 @@ enum Format {
 
 /// A JSON object whose members are still text.
 #[derive(Default)]
-pub(super) struct Record<'a> {
+pub(super) struct Document<'a> {
     members: Vec<(String, &'a RawValue)>,
 }
 
-impl<'a> Record<'a> {
+impl<'a> Document<'a> {
     /// Any object, with each name once.
     pub(super) fn parse(text: &'a [u8]) -> Result<Self, Defect> {
         if text.trim_ascii().is_empty() {
@@ -142,29 +170,78 @@ impl<'a> Record<'a> {
         Ok(Self { members })
     }
 
-    /// The login in it. `modified` is when the file was written: what a lifetime counts from.
-    pub(super) fn login(&self, modified: SystemTime) -> Result<Login, Defect> {
-        let format = self.format();
-        let logged_out = format == Format::Current && self.own(LOGGED_OUT)? == Some(true);
-        let access_token = self.text(ACCESS_TOKEN)?;
-        if logged_out {
-            return match access_token.is_none() && self.text(REFRESH_TOKEN)?.is_none() {
-                true => Ok(Login::LoggedOut),
-                false => Err(Defect::new(
-                    "it says \"logged_out\" and has tokens all the same: remove one or the other",
-                )),
-            };
+    /// The record in it. `modified` is when the text was written: what a lifetime counts from. A text
+    /// of somebody else is a login of version 0.
+    pub(super) fn record(&self, modified: SystemTime) -> Result<Record, Defect> {
+        match self.format() {
+            Format::Plain => Ok(Record {
+                tokens: Some(self.tokens(Format::Plain, modified)?),
+                ..Record::empty()
+            }),
+            Format::Foreign => Ok(Record {
+                version: self.get(VERSION[0]).and_then(parse).unwrap_or_default(),
+                epoch: self.get(EPOCH[0]).and_then(parse).unwrap_or_default(),
+                tokens: Some(TokenSet::new(self.access_token()?)?),
+                turn: Turn::Free,
+                foreign: true,
+            }),
+            Format::Current => {
+                let (turn, tokens) = if self.says(LOGGED_OUT)? {
+                    (Turn::Ended(self.ended()?), None)
+                } else if self.says(NO_TOKENS)? {
+                    (self.turn()?, None)
+                } else {
+                    let tokens = self.tokens(Format::Current, modified)?;
+                    (self.turn()?, Some(tokens))
+                };
+                Ok(Record {
+                    version: self.own(VERSION)?.unwrap_or_default(),
+                    epoch: self.own(EPOCH)?.unwrap_or_default(),
+                    tokens,
+                    turn,
+                    foreign: false,
+                })
+            }
         }
-        let Some(mut access_token) = access_token else {
-            return Err(Defect::new(
+    }
+
+    /// Which session's record it is, where it says so.
+    #[cfg(feature = "file")]
+    pub(super) fn id(&self) -> Result<Option<u64>, Defect> {
+        if self.format() != Format::Current {
+            return Ok(None);
+        }
+        let text: Option<String> = self.own(RECORD_ID)?;
+        text.map(|text| number(&text).ok_or_else(|| unreadable(RECORD_ID)))
+            .transpose()
+    }
+
+    /// `true` under this name, with no token beside it.
+    fn says(&self, names: Names) -> Result<bool, Defect> {
+        if self.own(names)? != Some(true) {
+            return Ok(false);
+        }
+        match self.text(ACCESS_TOKEN)?.is_none() && self.text(REFRESH_TOKEN)?.is_none() {
+            true => Ok(true),
+            false => Err(Defect::new(format!(
+                "it says {:?} and has tokens all the same: remove one or the other",
+                names[0]
+            ))),
+        }
+    }
+
+    fn access_token(&self) -> Result<String, Defect> {
+        match self.text(ACCESS_TOKEN)? {
+            Some(mut access_token) => Ok(std::mem::take(&mut *access_token)),
+            None => Err(Defect::new(
                 "it has no access token, neither as \"access_token\" nor as \"accessToken\": put \
-                 one into it, or remove the file to log in anew",
-            ));
-        };
-        let mut tokens = TokenSet::new(std::mem::take(&mut *access_token))?;
-        if format == Format::Foreign {
-            return Ok(Login::Foreign(tokens));
+                 one into it, or remove it to log in anew",
+            )),
         }
+    }
+
+    fn tokens(&self, format: Format, modified: SystemTime) -> Result<TokenSet, Defect> {
+        let mut tokens = TokenSet::new(self.access_token()?)?;
         if let Some(mut refresh_token) = self.text(REFRESH_TOKEN)? {
             let refresh_token = RefreshToken::new(std::mem::take(&mut *refresh_token))?;
             tokens = tokens.with_refresh_token(refresh_token)?;
@@ -184,25 +261,40 @@ impl<'a> Record<'a> {
                 tokens = tokens.with_in_doubt(in_doubt);
             }
         }
-        Ok(Login::LoggedIn(
-            tokens.with_obtained_at(obtained_at.unwrap_or(modified)),
-        ))
+        Ok(tokens.with_obtained_at(obtained_at.unwrap_or(modified)))
     }
 
-    /// The text of the file with these tokens, or with none, in place of what it held. `now` is when
-    /// it will have been written.
-    pub(super) fn with_login(
+    /// The text with this record in place of what it held. `now` is when it will have been written.
+    pub(super) fn with_record(
         &self,
-        tokens: Option<&TokenSet>,
+        record: &Record,
+        id: Option<u64>,
         now: SystemTime,
     ) -> Result<Zeroizing<Vec<u8>>, Defect> {
+        if record.foreign {
+            return Err(Defect::foreign());
+        }
+        let ended = match record.turn {
+            Turn::Ended(reason) => Some(reason),
+            _ => None,
+        };
+        let tokens = record.tokens.as_ref().filter(|_| ended.is_none());
+        let flag = |is: bool| is.then_some(New::Plain(json!(true)));
         let mut changes = Changes::default();
         changes.one(FORMAT, Some(New::Plain(json!(1))));
+        changes.one(VERSION, Some(New::Plain(json!(record.version))));
+        changes.one(EPOCH, Some(New::Plain(json!(record.epoch))));
+        changes.one(RECORD_ID, id.map(|id| New::Plain(json!(hex(id)))));
+        changes.one(TURN, turn(record.turn)?.map(New::Plain));
         self.change_tokens(&mut changes, tokens);
         self.change_times(&mut changes, tokens, now)?;
         self.change_identity(&mut changes, tokens)?;
-        let logged_out = tokens.is_none().then_some(New::Plain(json!(true)));
-        changes.one(LOGGED_OUT, logged_out);
+        changes.one(NO_TOKENS, flag(tokens.is_none() && ended.is_none()));
+        changes.one(LOGGED_OUT, flag(ended.is_some()));
+        changes.one(
+            ENDED,
+            ended.map(|reason| New::Plain(json!(reason_name(reason)))),
+        );
         write(&self.changed(changes))
     }
 
@@ -243,9 +335,7 @@ impl<'a> Record<'a> {
         let in_doubt = match tokens.and_then(TokenSet::in_doubt) {
             None => None,
             Some(in_doubt) => {
-                let since = rfc3339(in_doubt.since).ok_or_else(|| {
-                    Defect::new("it cannot be written, as the time in doubt is no date")
-                })?;
+                let since = date(in_doubt.since)?;
                 let sent_at = in_doubt.sent_at.and_then(rfc3339);
                 let mut text = json!({"since": since, "tries": in_doubt.tries});
                 if let Some(sent_at) = sent_at {
@@ -326,7 +416,7 @@ impl<'a> Record<'a> {
         members
     }
 
-    fn format(&self) -> Format {
+    pub(super) fn format(&self) -> Format {
         match self.get(FORMAT[0]) {
             None => Format::Plain,
             Some(raw) if parse::<f64>(raw) == Some(1.0) => Format::Current,
@@ -347,6 +437,39 @@ impl<'a> Record<'a> {
             })),
             _ => Err(unreadable(IN_DOUBT)),
         }
+    }
+
+    fn turn(&self) -> Result<Turn, Defect> {
+        let Some(value) = self.own::<Value>(TURN)? else {
+            return Ok(Turn::Free);
+        };
+        let text = |name| value.get(name).and_then(Value::as_str);
+        let time = |name| value.get(name).and_then(json::moment);
+        let sent = || {
+            Some(Claim {
+                owner: number(text("owner")?)?,
+                fence: value.get("fence")?.as_u64()?,
+                sent_at: time("sent_at")?,
+                deadline: time("deadline")?,
+            })
+        };
+        match text("state") {
+            Some("refused") => Some(Turn::Refused),
+            Some("sent") => sent().map(Turn::Sent),
+            _ => None,
+        }
+        .ok_or_else(|| unreadable(TURN))
+    }
+
+    /// A reason that is not known here was one all the same.
+    fn ended(&self) -> Result<EndReason, Defect> {
+        let name: Option<String> = self.own(ENDED)?;
+        Ok(match name.as_deref() {
+            Some("refused") => EndReason::Refused,
+            Some("rejected") => EndReason::Rejected,
+            Some("replaced") => EndReason::Replaced,
+            _ => EndReason::LoggedOut,
+        })
     }
 
     fn identity_names(&self, format: Format) -> Result<Vec<&str>, Defect> {
@@ -403,7 +526,7 @@ impl<'a> Record<'a> {
             if time.is_none() {
                 tracing::warn!(
                     member = name,
-                    "a time in the token file cannot be read and is ignored"
+                    "a time beside the stored tokens cannot be read and is ignored"
                 );
             }
             Ok(time)
@@ -458,8 +581,8 @@ fn parse<T: DeserializeOwned>(raw: &RawValue) -> Option<T> {
 fn unreadable(names: Names) -> Defect {
     let name = names[0];
     Defect::new(format!(
-        "its member {name:?} is not as this crate writes it: put it right or log in again after \
-         removing the file"
+        "its member {name:?} is not as this crate writes it: put it right, or remove it and log \
+         in again"
     ))
 }
 
@@ -467,6 +590,45 @@ fn unreadable(names: Names) -> Defect {
 fn rfc3339(at: SystemTime) -> Option<Value> {
     let at = Timestamp::try_from(at).ok()?;
     Some(Value::String(at.to_string()))
+}
+
+/// For a time that must not be lost.
+fn date(at: SystemTime) -> Result<Value, Defect> {
+    rfc3339(at).ok_or_else(|| Defect::new("it cannot be written, as a time in it is no date"))
+}
+
+/// Nothing for one that is free, and after the end.
+fn turn(turn: Turn) -> Result<Option<Value>, Defect> {
+    Ok(match turn {
+        Turn::Ended(_) | Turn::Free => None,
+        Turn::Refused => Some(json!({"state": "refused"})),
+        Turn::Sent(claim) => Some(json!({
+            "state": "sent",
+            "owner": hex(claim.owner),
+            "fence": claim.fence,
+            "sent_at": date(claim.sent_at)?,
+            "deadline": date(claim.deadline)?,
+        })),
+    })
+}
+
+fn reason_name(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::LoggedOut => "logged_out",
+        EndReason::Refused => "refused",
+        EndReason::Rejected => "rejected",
+        EndReason::Replaced => "replaced",
+    }
+}
+
+/// A random number. As a number, other programs would round it.
+fn hex(number: u64) -> String {
+    format!("{number:016x}")
+}
+
+fn number(hex: &str) -> Option<u64> {
+    let is_ours = hex.len() == 16 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_ours.then(|| u64::from_str_radix(hex, 16).ok()).flatten()
 }
 
 /// What becomes of the members that are named: a new value, or none.

@@ -16,15 +16,16 @@ fn after(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn written(text: &str, tokens: Option<&TokenSet>) -> String {
-    let record = Record::parse(text.as_bytes()).unwrap();
-    let text = record.with_login(tokens, written_at()).unwrap();
-    String::from_utf8(text.to_vec()).unwrap()
+fn written(text: &str, record: &Record, id: u64) -> String {
+    let document = Document::parse(text.as_bytes()).unwrap();
+    let text = document.with_record(record, Some(id), written_at());
+    String::from_utf8(text.unwrap().to_vec()).unwrap()
 }
 
-fn login(text: &str) -> Login {
-    let record = Record::parse(text.as_bytes()).unwrap();
-    record.login(written_at()).unwrap()
+fn read(text: &str) -> (Record, Option<u64>) {
+    let document = Document::parse(text.as_bytes()).unwrap();
+    let record = document.record(written_at()).unwrap();
+    (record, document.id().unwrap())
 }
 
 fn token() -> impl Strategy<Value = String> {
@@ -82,6 +83,39 @@ prop_compose! {
     }
 }
 
+fn any_turn() -> impl Strategy<Value = Turn> {
+    let claim = (any::<u64>(), any::<u64>(), time(), time()).prop_map(
+        |(owner, fence, sent_at, deadline)| {
+            Turn::Sent(Claim {
+                owner,
+                fence,
+                sent_at,
+                deadline,
+            })
+        },
+    );
+    let reasons = [
+        EndReason::LoggedOut,
+        EndReason::Refused,
+        EndReason::Rejected,
+        EndReason::Replaced,
+    ];
+    let ended = proptest::sample::select(reasons.to_vec()).prop_map(Turn::Ended);
+    prop_oneof![Just(Turn::Free), Just(Turn::Refused), claim, ended]
+}
+
+prop_compose! {
+    fn any_record()(
+        version in any::<u64>(),
+        epoch in any::<u64>(),
+        turn in any_turn(),
+        tokens in proptest::option::weighted(0.9, any_tokens()),
+    ) -> Record {
+        let tokens = tokens.filter(|_| !matches!(turn, Turn::Ended(_)));
+        Record { version, epoch, tokens, turn, foreign: false }
+    }
+}
+
 /// Files of somebody else: tokens, perhaps with an expiry, among other members.
 fn any_file() -> impl Strategy<Value = serde_json::Map<String, Value>> {
     let others = proptest::collection::btree_map(name(), value(), 0..5);
@@ -96,7 +130,26 @@ fn any_file() -> impl Strategy<Value = serde_json::Map<String, Value>> {
     })
 }
 
-fn same(ours: &TokenSet, theirs: &TokenSet) -> bool {
+fn same(ours: &Record, theirs: &Record) -> bool {
+    let heads = [ours, theirs].map(|record| {
+        let Record {
+            version,
+            epoch,
+            turn,
+            foreign,
+            ..
+        } = *record;
+        (version, epoch, turn, foreign)
+    });
+    heads[0] == heads[1]
+        && match (&ours.tokens, &theirs.tokens) {
+            (Some(ours), Some(theirs)) => same_set(ours, theirs),
+            (None, None) => true,
+            _ => false,
+        }
+}
+
+fn same_set(ours: &TokenSet, theirs: &TokenSet) -> bool {
     ours.same_tokens(theirs)
         && ours.identity() == theirs.identity()
         && ours.expires_at() == theirs.expires_at()
@@ -108,19 +161,26 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
 
     #[test]
-    fn what_is_saved_is_loaded(file in any_file(), first in any_tokens(), second in any_tokens()) {
+    fn what_is_written_is_read(
+        file in any_file(),
+        records in proptest::collection::vec(any_record(), 1..4),
+        id in any::<u64>(),
+    ) {
         let mut text = json!(file).to_string();
         let mut identities = vec!["id".to_owned(), "email".to_owned()];
-        for tokens in [&first, &second, &first] {
-            text = written(&text, Some(tokens));
-            let Login::LoggedIn(loaded) = login(&text) else {
-                panic!("not logged in: {text}");
-            };
-            prop_assert!(same(&loaded, tokens), "{}", text);
-            identities.extend(tokens.identity().keys().cloned());
+        for record in &records {
+            text = written(&text, record, id);
+            let (loaded, read_id) = read(&text);
+            prop_assert!(same(&loaded, record), "{} {:?}", text, record);
+            prop_assert_eq!(read_id, Some(id));
+            let again = Record::from_json(&record.to_json().unwrap()).unwrap();
+            prop_assert!(same(&again, record), "{:?}", record);
+            let identity = record.tokens.iter().flat_map(|tokens| tokens.identity().keys());
+            identities.extend(identity.cloned());
         }
-        text = written(&text, None);
-        prop_assert!(matches!(login(&text), Login::LoggedOut));
+        let end = Record { turn: Turn::Ended(EndReason::LoggedOut), ..Record::empty() };
+        text = written(&text, &end, id);
+        prop_assert!(same(&read(&text).0, &end));
         let left: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
         let others = |name: &&String| !is_own(name) && !identities.contains(name);
         for name in file.keys().filter(others) {
@@ -135,6 +195,8 @@ fn any_text(random: &mut Rng) -> Vec<u8> {
     const WHOLE: &[u8] = br#"{"access_token":"CANARY-a","refreshToken":"CANARY-r","id":7,
         "expires_in":"60","expires_at":"2001-09-09T01:46:40Z","format":1,
         "in_doubt":{"since":1,"tries":2},"identity_members":["CANARY","id"],
+        "version":3,"epoch":2,"record_id":"0123456789abcdef","turn":{"state":"sent",
+        "owner":"fedcba9876543210","fence":3,"sent_at":4,"deadline":5},
         "CANARY":{"CANARY":[1,null]},"logged_out":false}"#;
     const PIECES: &[&[u8]] = &[
         b"{",
@@ -157,6 +219,8 @@ fn any_text(random: &mut Rng) -> Vec<u8> {
         b"\"access_token\":\"CANARY\"",
         b"\"format\":2",
         b"\"logged_out\":true",
+        b"\"no_tokens\":true",
+        b"\"state\":\"refused\"",
     ];
     let mut text = match random.u8(..4) {
         0 => Vec::new(),
@@ -173,14 +237,16 @@ fn any_text(random: &mut Rng) -> Vec<u8> {
 }
 
 fn read_and_write(text: &[u8]) -> Result<(), Defect> {
-    let record = Record::parse(text)?;
-    let tokens = match record.login(written_at())? {
-        Login::LoggedIn(tokens) => tokens,
-        Login::Foreign(_) | Login::LoggedOut => return Ok(()),
-    };
-    let text = record.with_login(Some(&tokens), written_at())?;
-    let again = Record::parse(&text)?.login(written_at());
-    assert!(matches!(again, Ok(Login::LoggedIn(again)) if same(&again, &tokens)));
+    let document = Document::parse(text)?;
+    let (record, id) = (document.record(written_at())?, document.id()?);
+    if record.foreign {
+        return Ok(());
+    }
+    let text = document.with_record(&record, id, written_at())?;
+    let document = Document::parse(&text)?;
+    let again = document.record(written_at());
+    assert!(matches!(again, Ok(again) if same(&again, &record)));
+    assert_eq!(document.id(), Ok(id));
     Ok(())
 }
 
