@@ -167,12 +167,12 @@ async fn a_fleet_that_is_killed_leaves_no_process_behind() {
     for signal in [Signal::INT, Signal::KILL] {
         let mut fleet = start(&["--processes", "3", "--rounds", "100"]);
         let id = fleet.id().expect("it runs");
-        // The first line says that it begins.
         let stderr = fleet.stderr.take().expect("piped");
         let first = BufReader::new(stderr).lines().next_line().await;
-        assert!(first.expect("a line").expect("a line").starts_with("seed"));
-        eventually(|| children(id).len() == 3).await;
+        let first = first.expect("a line").expect("a line");
+        assert!(first.starts_with("3 processes are ready"), "{first}");
         let workers = children(id);
+        assert_eq!(workers.len(), 3);
         let pid = |id: u32| Pid::from_raw(id as i32).expect("an id");
         kill_process(pid(workers[0]), Signal::STOP).expect("stopped");
         kill_process(pid(id), signal).expect("signalled");

@@ -54,8 +54,9 @@ async fn main() -> anyhow::Result<ExitCode> {
 }
 
 async fn run(options: &Options) -> anyhow::Result<Outcome> {
-    eprintln!("seed {}", options.seed());
     let mut fleet = Fleet::start(options).await?;
+    let (processes, seed) = (options.processes, options.seed());
+    eprintln!("{processes} processes are ready, seed {seed}");
     for number in 1..=options.rounds {
         fleet.round(number).await?;
     }

@@ -36,6 +36,8 @@ pub enum Order {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
+    /// It can be hit from now on, and ends with the fleet.
+    Ready,
     At(Moment),
     /// The login is over: somebody has to log in.
     Ended,

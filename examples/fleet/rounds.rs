@@ -39,8 +39,8 @@ use crate::{
 /// Longer than any process is stopped, and a refresh token left alone after that.
 const REMARKABLE: Duration = Duration::from_secs(6);
 const TOKEN_LIFE: Duration = Duration::from_secs(1);
-/// For processes that were told to end.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// For processes that were told to begin, or to end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Fleet {
     options: Options,
@@ -119,6 +119,12 @@ impl Fleet {
             let member = fleet.start_member(place)?;
             fleet.members.push(member);
         }
+        for _ in 0..options.processes {
+            let heard = timeout(PATIENCE, fleet.heard.recv()).await;
+            let first = heard.context("a process does not start")?;
+            let is_ready = first.is_some_and(|it| matches!(it.report, Some(Report::Ready)));
+            ensure!(is_ready, "a process has ended at once");
+        }
         Ok(fleet)
     }
 
@@ -174,7 +180,7 @@ impl Fleet {
         self.members.clear();
         let mut left = self.options.processes;
         while left > 0 {
-            match timeout(FAREWELL, self.heard.recv()).await {
+            match timeout(PATIENCE, self.heard.recv()).await {
                 Ok(Some(Heard { report: None, .. })) => left -= 1,
                 Ok(Some(_)) => {}
                 // What does not end is ended with this process.
@@ -234,7 +240,7 @@ impl Fleet {
                 self.view.say(process, "logs in");
                 self.log_in().await?;
             }
-            Some(Report::Ended | Report::At(_)) => {}
+            Some(_) => {}
             None => {
                 let member = self.start_member(place)?;
                 self.view.say(member.process, "has just been started");

@@ -85,6 +85,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
         Protocol::Lease => Client::Lease(Lease::new(&setup, line.clone())?),
         Protocol::TtlLock => Client::TtlLock(TtlLock::new(&setup, line.clone())),
     };
+    line.tell(&Report::Ready);
     while begun.recv().await.is_some() {
         go_on(&mut client, &line).await;
     }
