@@ -93,6 +93,30 @@ async fn a_token_in_doubt_is_presented_once_more_after_the_quarantine() {
     assert_eq!(doubt(&store), None);
 }
 
+// shows section 7: a process that stood still finds that its time is up and that the answer is there, in
+// this order. To give the answer up would be a reuse that can be avoided.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_there_when_the_time_is_up_is_read() {
+    let world = World::new();
+    let late = {
+        let world = world.clone();
+        reissue_fn(move |_| {
+            let tokens = world.tokens("u");
+            async move {
+                let moment = Duration::from_millis(10_100);
+                let _ = timeout(moment, std::future::pending::<()>()).await;
+                Ok(tokens)
+            }
+        })
+    };
+    let session = Session::builder(late).build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    world.expire();
+    let client = world.client(&session);
+    assert_eq!(get(&client).await.status, StatusCode::OK);
+    assert!(!session.status().is_in_doubt());
+}
+
 // shows section 4: a strict issuer that has processed it ends the session at the second try, and not
 // before.
 #[tokio::test(start_paused = true)]

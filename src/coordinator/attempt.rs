@@ -49,11 +49,8 @@ use crate::time::timeout;
 use crate::token::RefreshToken;
 use crate::token::TokenSet;
 
-/// A timer that comes so much too late shows that nothing was driven meanwhile.
-const LATE: Duration = Duration::from_millis(50);
-
-/// How long the answer is waited for after that.
-const AFTER_STANDSTILL: Duration = Duration::from_secs(1);
+/// How long an answer is waited for when its time is up, so that what has arrived is read.
+const ONE_MORE_LOOK: Duration = Duration::from_millis(250);
 
 tokio::task_local! {
     /// The coordinator whose reissue this task is in.
@@ -416,11 +413,10 @@ impl Guard {
         let call = async { coordinator.reissue.reissue(request).await };
         let call = REISSUING.scope(id_of(coordinator), AssertUnwindSafe(call).catch_unwind());
         let mut call = pin!(call);
-        let asked = Instant::now();
         let mut answer = timeout(limit, &mut call).await;
-        if answer.is_none() && asked.elapsed() > limit + LATE {
-            // The process stood still, or the machine: the answer may be here, and nobody has looked.
-            answer = timeout(limit.min(AFTER_STANDSTILL), call).await;
+        if answer.is_none() {
+            // If the process stood still, or the machine, the answer may be here, and nobody has looked.
+            answer = timeout(limit.min(ONE_MORE_LOOK), call).await;
         }
         match answer {
             Some(Ok(answer)) => answer,
