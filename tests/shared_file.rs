@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tower_token_refresh::FileStore;
 use tower_token_refresh::Record;
 use tower_token_refresh::SharedTokenStore;
+use tower_token_refresh::StoreLock;
 use tower_token_refresh::Swap;
 use tower_token_refresh::TokenSet;
 use tower_token_refresh::TokenStore;
@@ -89,6 +90,13 @@ fn access_token(record: &Record) -> Option<&str> {
 fn done(store: &FileStore, version: u64, record: Record) {
     let swapped = block_on(store.swap(version, &record)).unwrap();
     assert_eq!(swapped, Swap::Done);
+}
+
+/// As long as it does not hang.
+async fn lock(store: &FileStore, limit: Duration) -> Result<StoreLock, String> {
+    let locked = timeout(LONG, store.lock(limit)).await.expect("it hangs");
+    let locked = locked.map_err(|error| error.to_string())?;
+    Ok(locked.expect("a file has a lock"))
 }
 
 /// Neither read nor replaced, for this reason, and the file is as it was.
@@ -371,28 +379,22 @@ async fn a_lock_that_another_holds_is_waited_for_and_then_named() {
     let place = Place::new();
     let (ours, theirs) = (place.store(), place.store());
     for _ in 0..2 {
-        let held = theirs.lock(NOW).await.unwrap();
-        let error = ours.lock(Duration::from_secs(10)).await.unwrap_err();
-        let said = error.to_string();
-        assert!(
-            said.contains("session.json.lock: another process has held it for 10s"),
-            "{said}"
-        );
-        let clone = ours.clone();
-        let (got, ()) = tokio::join!(clone.lock(LONG), async {
+        let held = lock(&theirs, NOW).await.unwrap();
+        let said = lock(&ours, Duration::from_secs(10)).await.unwrap_err();
+        let expected = "session.json.lock: another process has held it for 10s";
+        assert!(said.contains(expected), "{said}");
+        let (got, ()) = tokio::join!(lock(&ours, LONG), async {
             tokio::task::yield_now().await;
             drop(held);
         });
         let held = got.unwrap();
-        assert!(held.is_some());
-        let error = ours.lock(Duration::from_secs(10)).await.unwrap_err();
-        let said = error.to_string();
-        assert!(
-            said.contains("session.json.lock: this process has held it for 10s"),
-            "{said}"
-        );
+        let said = lock(&ours.clone(), Duration::from_secs(10))
+            .await
+            .unwrap_err();
+        let expected = "session.json.lock: this process has held it for 10s";
+        assert!(said.contains(expected), "{said}");
         drop(held);
-        assert!(theirs.lock(NOW).await.unwrap().is_some());
+        lock(&theirs, NOW).await.unwrap();
     }
 }
 
@@ -402,12 +404,12 @@ async fn who_stops_waiting_for_a_lock_does_not_get_it() {
     let place = Place::new();
     let (ours, theirs) = (place.store(), place.store());
     for holder in [&ours, &theirs] {
-        let held = holder.lock(NOW).await.unwrap();
+        let held = lock(holder, NOW).await.unwrap();
         let waiting = timeout(Duration::from_secs(1), ours.lock(LONG)).await;
         assert!(waiting.is_err());
         drop(held);
         for store in [&theirs, &ours] {
-            assert!(store.lock(NOW).await.is_ok());
+            lock(store, NOW).await.unwrap();
         }
     }
 }
@@ -417,7 +419,7 @@ async fn who_stops_waiting_for_a_lock_does_not_get_it() {
 async fn who_holds_the_lock_keeps_nobody_from_writing() {
     let place = Place::at(1);
     let (ours, theirs) = (place.store(), place.store());
-    let _held = theirs.lock(NOW).await.unwrap();
+    let _held = lock(&theirs, NOW).await.unwrap();
     ours.clear().await.unwrap();
     assert!(theirs.load().await.unwrap().is_none());
 }
@@ -439,7 +441,8 @@ async fn a_writer_that_stands_still_is_named_and_the_others_go_on_after_it() {
                 .map_err(|error| error.to_string())
         }
     });
-    for swapped in futures::future::join_all(swaps).await {
+    let swapped = timeout(LONG, futures::future::join_all(swaps)).await;
+    for swapped in swapped.expect("it hangs") {
         let said = swapped.unwrap_err();
         assert!(
             said.contains("session.json.witness: other processes have kept it locked"),
