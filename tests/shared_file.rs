@@ -133,29 +133,38 @@ fn of_several_swaps_with_one_version_exactly_one_is_done() {
     let swaps = |i: usize| {
         // Some are clones, and some as good as other processes.
         let store = handles[i % 2].clone();
-        let mut done = Vec::new();
+        let mut outcomes = Vec::new();
         for version in 0..ROUNDS {
             barrier.wait();
-            let swapped = block_on(store.swap(version, &record(version + 1, 1))).unwrap();
-            if swapped == Swap::Done {
-                done.push(version);
-            }
+            let swapped = block_on(store.swap(version, &record(version + 1, 1)));
             barrier.wait();
-            // Whoever reads afterwards, through whichever handle, finds it.
-            assert_eq!(read(&store).version(), version + 1);
+            // Whoever reads afterwards, through whichever handle, finds it. A panic here would keep
+            // the others waiting.
+            let found = block_on(store.read()).map(|(found, _)| found.version());
+            outcomes.push((swapped.ok(), found.ok()));
         }
-        done
+        outcomes
     };
-    let done = std::thread::scope(|scope| {
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|i| scope.spawn(move || swaps(i)))
             .collect();
-        let done = threads.into_iter().map(|thread| thread.join().unwrap());
-        done.collect::<Vec<_>>()
+        let ended = threads.into_iter().map(|thread| thread.join().unwrap());
+        ended.collect()
     });
-    let mut all = done.concat();
-    all.sort_unstable();
-    assert_eq!(all, Vec::from_iter(0..ROUNDS), "once each");
+    for version in 0..ROUNDS {
+        let round = outcomes.iter().map(|ended| &ended[version as usize]);
+        let done = round
+            .clone()
+            .filter(|(swapped, _)| *swapped == Some(Swap::Done));
+        let lost = round
+            .clone()
+            .filter(|(swapped, _)| *swapped == Some(Swap::Conflict));
+        assert_eq!((done.count(), lost.count()), (1, THREADS - 1), "{version}");
+        for (_, found) in round {
+            assert_eq!(*found, Some(version + 1));
+        }
+    }
 }
 
 // shows P1
@@ -430,7 +439,7 @@ async fn a_writer_that_stands_still_is_named_and_the_others_go_on_after_it() {
     let stands_still = File::open(place.beside("witness")).unwrap();
     stands_still.lock().unwrap();
     let store = place.store();
-    // Several clones wait no longer than one.
+    // Several clones wait together.
     let begun = tokio::time::Instant::now();
     let swaps = (0..8).map(|_| {
         let store = store.clone();
@@ -449,7 +458,7 @@ async fn a_writer_that_stands_still_is_named_and_the_others_go_on_after_it() {
             "{said}"
         );
     }
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < Duration::from_secs(5));
     assert_eq!(
         store.read().await.unwrap().0.version(),
         1,
