@@ -662,4 +662,27 @@ mod tests {
         shared.state().seen = Some((1, shared.place.signature()));
         assert!(shared.has_changed(1, waited));
     }
+
+    // shows P1: what is decided before the lock is held only spares the lock.
+    #[test]
+    fn a_change_that_came_before_the_lock_is_seen_under_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("session.json");
+        let (ours, theirs) = (FileStore::new(&path), FileStore::new(&path));
+        let save = || block_on(theirs.save(&TokenSet::new("theirs").unwrap())).unwrap();
+        save();
+        let looked = std::cell::Cell::new(false);
+        let decide = |_: &Shared, look: &Look| {
+            let version = look.record.version;
+            if !looked.replace(true) {
+                save();
+            }
+            let next = Record {
+                version: 2,
+                ..look.record.clone()
+            };
+            Ok((version == 1).then_some(next))
+        };
+        assert_eq!(ours.shared.try_change(&decide).unwrap(), Some(false));
+    }
 }
