@@ -4,9 +4,9 @@
 use std::fs;
 use std::fs::File;
 use std::future::Future;
-use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Barrier;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use futures::executor::block_on;
@@ -544,14 +544,19 @@ async fn a_swap_that_is_dropped_is_done_or_not() {
 fn all_of_it_works_without_a_runtime() {
     let place = Place::new();
     let (ours, theirs) = (place.store(), place.store());
-    block_on(async {
-        let held = ours.lock(NOW).await.unwrap();
-        assert!(theirs.lock(Duration::from_millis(1)).await.is_err());
-        assert_eq!(ours.swap(0, &record(1, 1)).await.unwrap(), Swap::Done);
-        theirs.changed(0).await;
-        assert_eq!(theirs.read().await.unwrap().0.version(), 1);
-        drop(held);
-        assert!(theirs.lock(NOW).await.unwrap().is_some());
+    let (end, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        block_on(async {
+            let held = ours.lock(NOW).await.unwrap();
+            assert!(theirs.lock(Duration::from_millis(1)).await.is_err());
+            assert_eq!(ours.swap(0, &record(1, 1)).await.unwrap(), Swap::Done);
+            theirs.changed(0).await;
+            assert_eq!(theirs.read().await.unwrap().0.version(), 1);
+            drop(held);
+            assert!(theirs.lock(NOW).await.unwrap().is_some());
+        });
+        end.send(()).unwrap();
     });
-    assert_eq!(place.store().path(), Path::new(&place.path));
+    let ended = ended.recv_timeout(Duration::from_secs(30));
+    assert!(ended.is_ok(), "it hangs, or has failed");
 }
