@@ -542,6 +542,19 @@ impl fmt::Debug for SessionBuilder {
     }
 }
 
+#[cfg(feature = "file")]
+fn own_or_shared(store: impl TokenStore) -> Storage {
+    use std::any::Any;
+
+    use crate::store::FileStore;
+
+    match (&store as &dyn Any).downcast_ref::<FileStore>() {
+        Some(file) => Storage::Shared(Arc::new(file.clone())),
+        None => Storage::Own(Box::new(store)),
+    }
+}
+
+#[cfg(not(feature = "file"))]
 fn own_or_shared(store: impl TokenStore) -> Storage {
     Storage::Own(Box::new(store))
 }

@@ -7,6 +7,9 @@ mod support;
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,11 +19,17 @@ use shared::Common;
 use support::Client;
 use support::Script;
 use support::World;
+use tokio::time::Instant;
 use tokio::time::advance;
 use tower_token_refresh::EndReason;
 use tower_token_refresh::LostReply;
+use tower_token_refresh::Reissue;
+use tower_token_refresh::ReissueError;
+use tower_token_refresh::ReissueRequest;
 use tower_token_refresh::Session;
+use tower_token_refresh::SessionBuilder;
 use tower_token_refresh::SessionStatus;
+use tower_token_refresh::TokenSet;
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -41,7 +50,7 @@ impl Process {
     fn with(
         world: &World,
         store: &Common,
-        options: impl FnOnce(tower_token_refresh::SessionBuilder) -> tower_token_refresh::SessionBuilder,
+        options: impl FnOnce(SessionBuilder) -> SessionBuilder,
     ) -> Self {
         let store = store.other();
         let builder = world.builder().shared_store(store.clone());
@@ -325,26 +334,89 @@ fn die_while_reissuing(world: &World, store: &Common) {
     std::mem::forget(runtime);
 }
 
-// shows B134, section 4: what the dead may have sent is in doubt, and then it goes on.
-#[tokio::test]
+// shows B134, section 4: what the dead may have sent is in doubt, and then it goes on. Where the store has
+// a lock, its death is known at once; else the claim runs out first.
+#[tokio::test(start_paused = true)]
 async fn what_a_dead_process_has_claimed_is_left_alone_until_nothing_of_it_can_be_on_its_way() {
-    let (world, store) = (World::new(), Common::new());
-    let quick = |it: tower_token_refresh::SessionBuilder| {
-        it.reissue_timeout(Duration::from_millis(50))
-            .store_timeout(Duration::from_millis(50))
-            .cool_down(Duration::from_millis(1), Duration::from_millis(1))
-    };
-    let living = Process::with(&world, &store, quick);
-    living.session.login(world.tokens("u")).await.unwrap();
-    world.expire();
+    for (store, claimed) in [(Common::new as fn() -> _, 13), (Common::with_lock, 0)] {
+        let (world, store) = (World::new(), store());
+        let living = expired(&world, &store, 1).await.remove(0);
+        let (world2, store2) = (world.clone(), store.clone());
+        let dying = std::thread::spawn(move || die_while_reissuing(&world2, &store2));
+        dying.join().unwrap();
+        store.kill_holder();
+        let began = Instant::now();
+        let why = living.get().await.why.unwrap();
+        assert!(why.is_outcome_unknown(), "{why:?}");
+        let waited = began.elapsed().as_secs();
+        assert!(waited.abs_diff(claimed) <= 1, "{waited} s");
+        assert!(living.session.status().is_in_doubt());
+        advance(seconds(8)).await;
+        assert!(living.get().await.why.unwrap().is_outcome_unknown());
+        assert_eq!(world.counts().reissues, 1);
+        advance(seconds(3)).await;
+        living.is_ok().await;
+        assert_eq!((world.counts().reissues, world.counts().reuses), (2, 0));
+    }
+}
+
+// shows P4: one that is stopped, and holds the lock, costs the others an error and no reuse.
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_does_nothing_is_waited_for_and_never_overtaken() {
+    let (world, store) = (World::new(), Common::with_lock());
+    let living = expired(&world, &store, 1).await.remove(0);
     let (world2, store2) = (world.clone(), store.clone());
-    std::thread::spawn(move || die_while_reissuing(&world2, &store2))
-        .join()
-        .unwrap();
-    // The claim of the dead says 13 s, by the store's clock: nobody waits for that long.
-    let why = living.get().await.why.unwrap();
-    assert!(why.is_store(), "{why:?}");
+    let stopped = std::thread::spawn(move || die_while_reissuing(&world2, &store2));
+    stopped.join().unwrap();
+    for _ in 0..5 {
+        let why = living.get().await.why.unwrap();
+        assert!(why.is_store() && why.is_transient(), "{why:?}");
+        advance(seconds(100)).await;
+    }
     assert_eq!(world.counts().reissues, 1);
+    assert!(living.session.status().is_logged_in());
+}
+
+// shows client credentials between processes: one token for all, and an end is none for ever.
+#[tokio::test]
+async fn a_session_that_needs_no_login_shares_its_token_too() {
+    for store in stores() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let session = || {
+            let asked = asked.clone();
+            let issuer = NoLogin(asked);
+            Session::builder(issuer)
+                .shared_store(store.other())
+                .build()
+                .unwrap()
+        };
+        let sessions: Vec<_> = (0..4).map(|_| session()).collect();
+        let tokens = join_all(sessions.iter().map(Session::token)).await;
+        let tokens: Vec<_> = tokens
+            .iter()
+            .map(|token| token.as_ref().unwrap().expose())
+            .collect();
+        assert_eq!(tokens, ["t1"; 4]);
+        sessions[1].refresh().await.unwrap();
+        assert_eq!(session().token().await.unwrap().expose(), "t2");
+        sessions[2].logout().await.unwrap();
+        assert_eq!(session().token().await.unwrap().expose(), "t3");
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
+    }
+}
+
+/// An issuer of client credentials.
+struct NoLogin(Arc<AtomicUsize>);
+
+impl Reissue for NoLogin {
+    async fn reissue(&self, _: ReissueRequest) -> Result<TokenSet, ReissueError> {
+        let n = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        TokenSet::new(format!("t{n}")).map_err(ReissueError::unknown)
+    }
+
+    fn needs_refresh_token(&self) -> bool {
+        false
+    }
 }
 
 // shows DESIGN section 7: a valid token goes on being used while the store is away, and nothing is

@@ -244,6 +244,19 @@ pub(super) fn end(
     })
 }
 
+/// A reissuer that needs no login begins anew after an end.
+pub(super) fn reopen(found: &Record) -> Changed {
+    check_format(found)?;
+    if !matches!(found.turn, Turn::Ended(_)) {
+        return Err(Denied::Superseded);
+    }
+    Ok(Record {
+        epoch: found.epoch + 1,
+        turn: Turn::Free,
+        ..next(found)
+    })
+}
+
 fn next(found: &Record) -> Record {
     Record {
         version: found.version + 1,

@@ -460,12 +460,12 @@ impl Coordinator {
         token
     }
 
-    /// The attempt is over.
-    fn unlock(&self, number: u64) {
+    /// The attempt is over. Its lock is kept while that would lose something.
+    fn unlock(&self, number: u64, loses: impl FnOnce(&Inner) -> bool) {
         let lock = self.with(|inner, _| {
-            let dirty = inner.dirty;
+            let loses = loses(inner);
             let lock = &mut inner.peers.lock;
-            lock.take_if(|(holder, _)| *holder == number && !dirty)
+            lock.take_if(|(holder, _)| *holder == number && !loses)
         });
         drop(lock);
     }
@@ -588,7 +588,7 @@ impl Inner {
         let (number, outcome) = self.state.abandon_overdue(now.instant)?;
         self.gate = Gate::default();
         // Nobody may drive it any more: what it holds must not keep all others out.
-        self.peers.lock = None;
+        self.peers.lock.take_if(|(holder, _)| *holder == number);
         self.lose_reply(number, settings, now);
         let running = self
             .running

@@ -122,6 +122,19 @@ impl Inner {
         self.know(record);
     }
 
+    /// Somebody else has heard from the issuer, and there is no doubt any more.
+    pub(super) fn drop_doubt(&mut self, found: &Record) {
+        if tries(found.tokens()) == 0 && tries(self.tokens.as_ref()) > 0 && !self.dirty {
+            self.tokens = self.tokens.take().map(TokenSet::without_doubt);
+            self.state.set_doubt(None);
+        }
+    }
+
+    /// Is there a pair that the store does not have?
+    pub(super) fn has_unsaved_pair(&self) -> bool {
+        self.dirty && matches!(self.truth(), Truth::Commit(..))
+    }
+
     fn truth(&self) -> Truth {
         let epoch = self.state.stamp().epoch;
         let known = self.peers.known.as_ref();
@@ -277,7 +290,9 @@ impl Coordinator {
             Err(error) => {
                 self.with(|inner, _| {
                     if inner.state.stamp().epoch == epoch {
-                        inner.peers.replaces = replaces;
+                        // Nobody can say what came first, where not even that could be read.
+                        let known = inner.peers.known.as_ref().map(|(known, _)| known.epoch);
+                        inner.peers.replaces = replaces.or(known);
                     }
                 });
                 Err(error)
@@ -318,6 +333,7 @@ impl Coordinator {
                     if let Some(tokens) = found.tokens() {
                         inner.take_over_doubt(tokens, &self.settings, now);
                     }
+                    inner.drop_doubt(&found);
                     inner.know(found);
                     return None;
                 }

@@ -37,6 +37,9 @@ use crate::time::Now;
 use crate::time::timeout;
 use crate::token::TokenSet;
 
+/// Between two looks at a store that says too early that something has changed.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// What waiting for the lock has come to.
 enum Wait {
     Changed,
@@ -55,10 +58,17 @@ impl Guard {
         &self,
         store: &SharedStore,
     ) -> Result<Option<TokenSet>, Completion> {
-        let (found, _) = self.coordinator.read(store).await.map_err(failed)?;
-        let is_over = matches!(found.turn, Turn::Ended(_));
-        if is_over && !self.coordinator.settings.self_sufficient {
-            return Err(Completion::TakenOver(Box::new(found)));
+        let (mut found, _) = self.coordinator.read(store).await.map_err(failed)?;
+        if matches!(found.turn, Turn::Ended(_)) {
+            if !self.coordinator.settings.self_sufficient {
+                return Err(Completion::TakenOver(Box::new(found)));
+            }
+            let reopened = self
+                .coordinator
+                .change(store, |found, _| lease::reopen(found));
+            found = match reopened.await.map_err(failed)? {
+                Change::Done(record) | Change::Denied(_, record) => record,
+            };
         }
         let tokens = found.tokens().cloned();
         self.coordinator.with(|inner, _| inner.know(found));
@@ -106,8 +116,9 @@ impl Guard {
         let (owner, settings) = (coordinator.owner, &coordinator.settings);
         let span = settings.reissue_timeout + settings.store_timeout;
         let deadline = Instant::now() + settings.others;
-        // Whether there is one to have, and if so, whether it is ours.
-        let mut lock = None;
+        // Whether the store has one, once it was asked for.
+        let mut has_lock = None;
+        let mut seen = None;
         loop {
             let began = Instant::now();
             let left = deadline.saturating_duration_since(began);
@@ -123,17 +134,25 @@ impl Guard {
                 Some(newer) => self.go_on_with(newer),
                 None => {}
             }
-            let Some(locked) = lock else {
+            let Some(has_lock) = has_lock else {
+                if seen.replace(found.version) == Some(found.version) {
+                    // It was said to have changed, and has not.
+                    let _: Option<()> = timeout(PAUSE.min(left), std::future::pending()).await;
+                }
                 match self.wait_for_lock(store, found.version, left).await? {
                     Wait::Changed => {}
-                    Wait::Locked(taken) => {
-                        lock = Some(taken.is_some());
-                        self.hold(taken);
+                    Wait::Locked(lock) => {
+                        has_lock = Some(lock.is_some());
+                        self.hold(lock);
                     }
                 }
                 continue;
             };
-            if let Some(lost) = lease::presume_lost(&found, now, locked) {
+            if has_lock && !self.holds_lock() {
+                // It was given up, and so was its lock.
+                return Err(failed(RefreshError::new(Kind::WaitTimeout)));
+            }
+            if let Some(lost) = lease::presume_lost(&found, now, has_lock) {
                 tracing::warn!("whoever had claimed the refresh token is gone");
                 let swapped = coordinator.swap(store, found.version, &lost).await;
                 let _: Swap = swapped.map_err(failed)?;
@@ -202,6 +221,12 @@ impl Guard {
                 false => lock.map(|lock| (number, lock)),
             });
         drop(old);
+    }
+
+    fn holds_lock(&self) -> bool {
+        let inner = self.coordinator.lock();
+        let holder = inner.peers.lock.as_ref().map(|(number, _)| *number);
+        holder == Some(self.start.number)
     }
 
     async fn try_claim(
@@ -297,6 +322,7 @@ impl Guard {
             News::Nothing => {
                 if inner.state.counts(self.start.number) {
                     inner.know(found.clone());
+                    inner.drop_doubt(found);
                 }
                 Ok(None)
             }

@@ -4,83 +4,28 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
+#[path = "built.rs"]
+mod built;
 #[path = "login.rs"]
 mod login;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
 use std::path::PathBuf;
-use std::process::Command;
-use std::process::Stdio;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Child;
-use tokio::time::timeout;
 
-use crate::PROGRAM;
+pub use self::built::Ran;
+pub use self::built::eventually;
+use self::built::prepare;
+use self::built::program;
 use crate::backend::Backend;
 use crate::backend::Config;
 use crate::style::Style;
-
-/// No run of the program takes as long, so that a test cannot hang.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// The program, built now: one that lies about from an earlier build would prove nothing.
-fn program() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--message-format=json"]);
-        build.args(["--example", PROGRAM]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        let built = build.output().expect("cargo runs");
-        assert!(built.status.success(), "the program builds");
-        let lines = built.stdout.split(|byte| *byte == b'\n');
-        let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-        let ours = |message: &Value| message["target"]["name"] == PROGRAM;
-        let executable = messages
-            .filter(ours)
-            .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)));
-        executable.expect("cargo says where the program is")
-    })
-}
-
-/// How the program ended, and what it said.
-pub struct Ran {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Ran {
-    /// The last line of the output.
-    pub fn json(&self) -> Value {
-        let line = self.stdout.lines().last();
-        let line = line.unwrap_or_else(|| panic!("no line: {}", self.stderr));
-        serde_json::from_str(line).expect("JSON")
-    }
-
-    /// The members of that line, but for the time that it took.
-    pub fn counts(&self) -> Value {
-        let mut json = self.json();
-        let wall = json.as_object_mut().expect("an object").remove("wall_ms");
-        assert!(wall.expect("wall_ms").is_u64());
-        json
-    }
-
-    #[track_caller]
-    pub fn says(&self, what: &str) {
-        assert!(self.stderr.contains(what), "{what:?} in {:?}", self.stderr);
-    }
-}
 
 pub struct World {
     pub backend: Backend,
@@ -219,41 +164,14 @@ impl World {
 
     /// Waits for its end. Whatever it has said, no token is in it.
     pub async fn wait(&self, child: Child) -> Ran {
-        let ended = timeout(LIMIT, child.wait_with_output()).await;
-        let output = ended.expect("it ends").expect("its output");
-        let ran = Ran {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).expect("text"),
-            stderr: String::from_utf8(output.stderr).expect("text"),
-        };
+        let ran = Ran::of(child).await;
         self.note_tokens();
         for token in self.seen.borrow().iter() {
             assert!(!ran.stdout.contains(token), "a token on standard output");
             assert!(!ran.stderr.contains(token), "a token on standard error");
         }
-        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
         // A function of the crate is no advice for those who only run the program.
         assert!(!ran.stderr.contains("(…)"), "{}", ran.stderr);
         ran
     }
-}
-
-fn prepare(command: &mut tokio::process::Command) -> &mut tokio::process::Command {
-    command
-        .env_remove("CLIENT_SECRET")
-        .env("RUST_LOG", "trace")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-}
-
-/// Asks again and again until it is so; a test must not hang when it never is.
-pub async fn eventually(so: impl Fn() -> bool) {
-    let asking = async {
-        while !so() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(LIMIT, asking).await.expect("it comes about");
 }

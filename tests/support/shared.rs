@@ -23,6 +23,8 @@ use tower_token_refresh::Swap;
 use tower_token_refresh::TokenSet;
 use tower_token_refresh::TokenStore;
 
+type Lock = Arc<tokio::sync::Mutex<()>>;
+
 #[derive(Clone)]
 pub struct Common {
     state: Arc<State>,
@@ -38,7 +40,7 @@ struct State {
     unknown: AtomicUsize,
     lost: AtomicUsize,
     swaps: AtomicUsize,
-    lock: Option<Arc<tokio::sync::Mutex<()>>>,
+    lock: Option<Mutex<Lock>>,
     began: (Instant, SystemTime),
 }
 
@@ -52,7 +54,7 @@ impl Common {
         Self::start(Some(Arc::default()))
     }
 
-    fn start(lock: Option<Arc<tokio::sync::Mutex<()>>>) -> Self {
+    fn start(lock: Option<Lock>) -> Self {
         Self {
             state: Arc::new(State {
                 store: MemoryStore::new(),
@@ -60,7 +62,7 @@ impl Common {
                 unknown: AtomicUsize::new(0),
                 lost: AtomicUsize::new(0),
                 swaps: AtomicUsize::new(0),
-                lock,
+                lock: lock.map(Mutex::new),
                 began: (Instant::now(), SystemTime::now()),
             }),
             away: Arc::default(),
@@ -93,6 +95,13 @@ impl Common {
     /// Puts back an older record, or takes that away again.
     pub fn show(&self, record: Option<Record>) {
         *self.state.shown.lock().unwrap() = record;
+    }
+
+    /// Whoever holds the lock has died.
+    pub fn kill_holder(&self) {
+        if let Some(lock) = &self.state.lock {
+            *lock.lock().unwrap() = Lock::default();
+        }
     }
 
     pub fn swaps(&self) -> usize {
@@ -168,7 +177,8 @@ impl SharedTokenStore for Common {
         let Some(lock) = &self.state.lock else {
             return Ok(None);
         };
-        let held = timeout(limit, lock.clone().lock_owned()).await?;
+        let lock = lock.lock().unwrap().clone();
+        let held = timeout(limit, lock.lock_owned()).await?;
         Ok(Some(StoreLock::new(held)))
     }
 }

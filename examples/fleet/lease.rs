@@ -1,0 +1,64 @@
+//! A process with a session of this crate, on the file that all of them share.
+
+use std::{path::Path, time::Duration};
+
+use ::http::Request;
+use http_body_util::Full;
+use tower::{Layer, Service, ServiceExt};
+use tower_token_refresh::{
+    BoxError, DefaultClassifier, ErrorCodes, FileStore, JsonReissue, Or, RefreshError, Session,
+    SessionBuilder, TokenRefresh, TokenRefreshLayer,
+};
+
+use crate::{
+    http::Http,
+    messages::{REISSUE_PATH, Setup},
+    worker::{Answer, Line},
+};
+
+/// What has no answer by then was lost.
+pub const REISSUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub struct Lease {
+    api: TokenRefresh<Http, Session, Or<ErrorCodes, DefaultClassifier>>,
+    uri: String,
+}
+
+impl Lease {
+    pub fn new(setup: &Setup, line: Line) -> anyhow::Result<Self> {
+        let (base, http) = (&setup.base, Http::new(setup.process, line));
+        let issuer = JsonReissue::post(format!("{base}{REISSUE_PATH}"), http.clone());
+        let session = shared(Session::builder(issuer.refused("T-003")), &setup.file)
+            .reissue_timeout(REISSUE_TIMEOUT)
+            // Tokens that are issued for a second have less than that left when they arrive, so that they
+            // count as lost to a loop. The fleet counts reissues itself.
+            .reissue_limit(u32::MAX, Duration::from_secs(30))
+            .build()?;
+        let codes = ErrorCodes::json("/code").expired("T-002").ended("T-003");
+        let layer = TokenRefreshLayer::new(base, session)?.classify(codes.or(DefaultClassifier));
+        Ok(Self {
+            api: layer.layer(http),
+            uri: format!("{base}/member/me"),
+        })
+    }
+
+    pub async fn ask(&mut self) -> Answer {
+        self.try_ask().await.unwrap_or(Answer::Refused)
+    }
+
+    async fn try_ask(&mut self) -> Result<Answer, BoxError> {
+        let request = Request::get(&self.uri).body(Full::default())?;
+        let answer = self.api.ready().await?.call(request).await?;
+        let why = answer.extensions().get::<RefreshError>();
+        Ok(match why {
+            _ if answer.status().is_success() => Answer::Good,
+            Some(why) if why.is_session_ended() => Answer::Ended,
+            _ => Answer::Refused,
+        })
+    }
+}
+
+/// Where all of them keep their tokens.
+fn shared(session: SessionBuilder, file: &Path) -> SessionBuilder {
+    session.shared_store(FileStore::new(file))
+}

@@ -1,0 +1,82 @@
+//! Many processes that share one login, some of which are killed or stopped at the worst moments.
+//!
+//! `cargo run --release --example fleet -- --kill --pause --lose-replies 10`
+//!
+//! It starts the reference back end, with refresh tokens that work once and whose second use ends the
+//! login, and as many processes as are asked for, each with a session of its own on one file of tokens.
+//! Round by round the access token expires, and all of them want to go on. A proxy before the issuer
+//! writes down who presents which refresh token. See `--help`.
+
+mod faults;
+mod fingerprint;
+mod http;
+mod lease;
+mod members;
+mod messages;
+mod options;
+mod oracle;
+mod outcome;
+mod proxy;
+mod rounds;
+mod signals;
+mod speed;
+mod stored;
+mod table;
+mod ttl_lock;
+mod view;
+mod worker;
+
+#[path = "../backend/server/mod.rs"]
+mod backend;
+#[path = "../storm/words.rs"]
+mod words;
+
+use std::{env, process::ExitCode};
+
+use options::Options;
+use outcome::Outcome;
+use rounds::Fleet;
+
+/// How the program starts itself again, as one of the processes.
+const WORKER: &str = "worker";
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    if env::args_os().nth(1).is_some_and(|first| first == WORKER) {
+        return worker::run().await;
+    }
+    let options = Options::read();
+    tokio::select! {
+        outcome = run(&options) => report(&options, &outcome?),
+        // What was started ends with this process.
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+    }
+}
+
+async fn run(options: &Options) -> anyhow::Result<Outcome> {
+    let mut fleet = Fleet::start(options).await?;
+    let (processes, seed) = (options.processes, options.seed());
+    eprintln!("{processes} processes are ready, seed {seed}");
+    for number in 1..=options.rounds {
+        fleet.round(number).await?;
+    }
+    fleet.finish().await
+}
+
+/// The last line on standard output is the JSON, if it is asked for.
+fn report(options: &Options, outcome: &Outcome) -> anyhow::Result<ExitCode> {
+    let broken = outcome.broken(options);
+    for what in &broken {
+        eprintln!("broken: {what}");
+    }
+    if options.json {
+        eprintln!("{}", outcome.speed);
+        println!("{}", serde_json::to_string(&outcome.line(options))?);
+    } else {
+        println!("{}", table::show(options, outcome));
+    }
+    Ok(match broken[..] {
+        [] => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}

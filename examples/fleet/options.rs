@@ -1,0 +1,97 @@
+//! The command line.
+
+use std::{fmt, sync::OnceLock, time::Duration};
+
+use clap::{Parser, ValueEnum, value_parser};
+use serde::{Deserialize, Serialize};
+
+/// Many processes share one login; some are killed or stopped while they hold the refresh token.
+///
+/// Exit status: 0 when every promise was kept, 1 when one was broken, 2 for wrong usage.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "fleet")]
+pub struct Options {
+    /// How many processes.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = value_parser!(u32).range(1..=256))]
+    pub processes: u32,
+    /// How many times the access token expires and all of them want to go on.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Where they keep the tokens.
+    #[arg(long, value_enum, default_value_t)]
+    store: Store,
+    /// How they agree on who asks the issuer. `ttl-lock` is for comparison: a lock that runs out after
+    /// 2 s, and the tokens read again once it is held.
+    #[arg(long, value_enum, default_value_t)]
+    pub protocol: Protocol,
+    /// Kills processes (SIGKILL), and starts others in their place.
+    #[arg(long)]
+    pub kill: bool,
+    /// Stops processes for a while (SIGSTOP, SIGCONT).
+    #[arg(long)]
+    pub pause: bool,
+    /// How many of a hundred answers of the issuer get lost.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = value_parser!(u8).range(..=100))]
+    pub lose_replies: u8,
+    /// A process that has not gone on by then, counted from the expiry, is hung.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub deadline: Duration,
+    /// Prints one line of JSON instead of the table.
+    #[arg(long)]
+    pub json: bool,
+    /// Makes the random choices repeatable, as far as processes are.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    #[arg(skip)]
+    drawn: OnceLock<u64>,
+}
+
+impl Options {
+    /// Reads the command line. Whatever can't work ends the program here.
+    pub fn read() -> Self {
+        let options = Self::parse();
+        #[cfg(not(unix))]
+        if options.pause {
+            use clap::{CommandFactory, error::ErrorKind};
+            let what = "this system can't stop a process for a while";
+            Self::command()
+                .error(ErrorKind::ValueValidation, what)
+                .exit()
+        }
+        options
+    }
+
+    /// The one that was given, or one drawn for this run.
+    pub fn seed(&self) -> u64 {
+        let drawn = || *self.drawn.get_or_init(|| fastrand::u64(..1_000_000));
+        self.seed.unwrap_or_else(drawn)
+    }
+
+    /// Something goes wrong on purpose.
+    pub fn has_faults(&self) -> bool {
+        self.kill || self.pause || self.lose_replies > 0
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Store {
+    /// In one file.
+    #[default]
+    File,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum Protocol {
+    /// What the crate does.
+    #[default]
+    Lease,
+    /// A plain lock with a lifetime.
+    TtlLock,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}

@@ -1,0 +1,91 @@
+//! The outcome for people.
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets::NOTHING};
+
+use crate::{
+    options::{Options, Protocol},
+    outcome::Outcome,
+    words::{thousands, time},
+};
+
+pub fn show(options: &Options, outcome: &Outcome) -> String {
+    let Outcome {
+        counts,
+        recovery,
+        hung,
+        hits,
+        ..
+    } = outcome;
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    let mut row = |what: &str, number: String, note: &str, is_good: Option<bool>| {
+        let number = Cell::new(number)
+            .set_alignment(CellAlignment::Right)
+            .add_attribute(Attribute::Bold);
+        let number = match is_good {
+            Some(true) => number.fg(Color::Green),
+            Some(false) => number.fg(Color::Red),
+            None => number,
+        };
+        table.add_row([Cell::new(what), number, Cell::new(note).fg(Color::DarkGrey)]);
+    };
+    let per_expiry = counts.reissues as f64 / counts.expiries.max(1) as f64;
+    let faultless = !options.has_faults();
+    row("expiries", thousands(counts.expiries), "", None);
+    row(
+        "reissues",
+        thousands(counts.reissues),
+        &format!("{per_expiry:.3} for each expiry"),
+        faultless.then_some(counts.reissues == counts.expiries),
+    );
+    row(
+        "used twice",
+        thousands(counts.reused),
+        "refresh tokens that the issuer saw again when they were spent",
+        faultless.then_some(counts.reused == 0),
+    );
+    row(
+        "needlessly",
+        thousands(counts.avoidable),
+        "of them: somebody alive had what came in its place",
+        Some(counts.avoidable == 0),
+    );
+    row(
+        "logins ended",
+        thousands(counts.families_ended),
+        "by a second use",
+        None,
+    );
+    row(
+        "in doubt",
+        thousands(counts.in_doubt),
+        "reissues whose answer nobody alive has got",
+        None,
+    );
+    row(
+        "hung",
+        thousands(*hung),
+        "processes that did not go on",
+        Some(*hung == 0),
+    );
+    row("hits", thousands(*hits), "killed or stopped", None);
+    let [p50, p99, max] = [recovery.p50, recovery.p99, recovery.max].map(time);
+    let which = match faultless {
+        true => "in all rounds",
+        false => "in rounds where something went wrong",
+    };
+    row(
+        "recovery",
+        p50,
+        &format!("p99 {p99}, max {max}, {which}"),
+        None,
+    );
+    let rule = match options.protocol {
+        Protocol::Lease => "",
+        Protocol::TtlLock => ", with a lock that runs out",
+    };
+    format!(
+        "\n  {} processes, {} rounds{rule}\n\n{table}\n\n{}\n",
+        options.processes, options.rounds, outcome.speed
+    )
+}

@@ -1,0 +1,70 @@
+//! What each process does, on a terminal.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::options::Options;
+
+/// A line for each place in the fleet. It is hidden where standard error is no terminal.
+#[derive(Clone)]
+pub struct View {
+    all: MultiProgress,
+    rounds: ProgressBar,
+    lines: Arc<[ProgressBar]>,
+    /// Which process has which place.
+    places: Arc<Mutex<HashMap<u64, usize>>>,
+}
+
+impl View {
+    pub fn new(options: &Options) -> Self {
+        let all = MultiProgress::new();
+        let form = "{bar:40.green/dim} {pos} of {len} rounds  {msg}";
+        let rounds = all.add(ProgressBar::new(options.rounds.into()).with_style(style(form)));
+        let line = |number| {
+            let line = ProgressBar::no_length().with_style(style("{prefix:>4}  {msg}"));
+            all.add(line.with_prefix(format!("{number}")))
+        };
+        Self {
+            lines: (1..=options.processes).map(line).collect(),
+            rounds,
+            all,
+            places: Arc::default(),
+        }
+    }
+
+    /// This process has this place now.
+    pub fn place(&self, process: u64, place: usize) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.insert(process, place);
+    }
+
+    pub fn say(&self, process: u64, what: impl Into<String>) {
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = places.get(&process) {
+            self.lines[*place].set_message(what.into());
+        }
+    }
+
+    pub fn round(&self, counts: String) {
+        self.rounds.inc(1);
+        self.rounds.set_message(counts);
+    }
+
+    /// Above the lines, or on its own.
+    pub fn remark(&self, what: &str) {
+        self.all.suspend(|| eprintln!("{what}"));
+    }
+
+    pub fn clear(&self) {
+        // A terminal that is gone needs no clearing.
+        let _ = self.all.clear();
+    }
+}
+
+fn style(form: &str) -> ProgressStyle {
+    ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
