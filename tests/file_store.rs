@@ -157,17 +157,21 @@ async fn a_file_of_another_program_is_taken_over_at_the_first_save() {
     assert_eq!(record, expected);
 }
 
-// shows B132, P1
+// shows B132, P1, P8: it is another login, whose first request is the next one.
 #[tokio::test]
-async fn tokens_that_another_program_puts_there_are_adopted() {
+async fn tokens_that_another_program_puts_there_are_used_from_the_next_request_on() {
     let (world, place) = (World::new(), Place::new());
     let session = place.session(&world);
     session.login(world.tokens("u")).await.unwrap();
     world.expire();
     let newer = foreign(&world.tokens("u")).to_string();
     fs::write(&place.path, &newer).unwrap();
-    let answer = world.client(&session).get().await.unwrap();
-    assert_eq!(answer.status, StatusCode::OK);
+    let client = world.client(&session);
+    let answer = client.get().await.unwrap();
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert!(answer.why.is_some());
+    let answer = client.get().await.unwrap();
+    assert_eq!((answer.status, answer.user.as_str()), (StatusCode::OK, "u"));
     assert_eq!(world.counts().reissues, 0);
     assert_eq!(place.text(), newer.as_bytes());
 }
@@ -235,9 +239,14 @@ async fn a_pair_that_the_file_does_not_take_is_used_from_memory_and_saved_later(
     let session = place.session(&world);
     session.login(world.tokens("u")).await.unwrap();
     let protect = |mode| fs::set_permissions(&place.path, Permissions::from_mode(mode)).unwrap();
-    protect(0o400);
     world.expire();
-    let answer = world.client(&session).get().await.unwrap();
+    // It takes the claim, without which nothing is reissued, and then no more.
+    world.hold_reissues();
+    let request = tokio::spawn(world.client(&session).get());
+    world.until(|counts| counts.reissues == 1).await;
+    protect(0o400);
+    world.release_reissues();
+    let answer = request.await.unwrap().unwrap();
     assert_eq!((answer.status, answer.user.as_str()), (StatusCode::OK, "u"));
     assert!(!saved(&session));
     assert_eq!(place.access_token().await.as_deref(), Some("a-u-1"));
@@ -260,14 +269,20 @@ async fn a_login_whose_folder_is_gone_is_saved_when_it_is_back() {
         "{said}"
     );
     assert!(session.status().is_logged_in() && !saved(&session));
-    for _ in 0..2 {
-        world.expire();
-        let answer = world.client(&session).get().await.unwrap();
-        assert_eq!(answer.status, StatusCode::OK);
-    }
+    let client = world.client(&session);
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+    // Nothing is reissued where the others could not be told.
+    world.expire();
+    let answer = client.get().await.unwrap();
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert!(answer.why.unwrap().is_store());
+    assert_eq!(world.counts().reissues, 0);
     fs::create_dir(place.folder.path()).unwrap();
     until_saved(&session).await;
-    assert_eq!(place.access_token().await.as_deref(), Some("a-u-3"));
+    assert_eq!(place.access_token().await.as_deref(), Some("a-u-1"));
+    tokio::time::advance(std::time::Duration::from_secs(60)).await;
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+    assert_eq!(place.access_token().await.as_deref(), Some("a-u-2"));
 }
 
 // shows B7: a file that cannot be read is no logout, and nothing is reissued that may be lost.
@@ -312,6 +327,10 @@ async fn a_file_of_a_newer_version_is_used_and_neither_written_nor_reissued_from
     let error = session.login(world.tokens("v")).await.unwrap_err();
     assert!(error.is_not_saved());
     let said = chain(&error);
+    assert!(said.contains("a newer version"), "{said}");
+    assert_eq!(place.text(), text.as_bytes());
+    let error = FileStore::new(&place.path).save(&world.tokens("v")).await;
+    let said = error.unwrap_err().to_string();
     assert!(said.contains("session.json: a newer version"), "{said}");
     assert_eq!(place.text(), text.as_bytes());
 }

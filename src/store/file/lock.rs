@@ -33,6 +33,15 @@ pub(super) struct Locked {
     pub(super) file: File,
 }
 
+/// What became of locking a file that was open.
+enum Attempt {
+    Done(Locked),
+    /// Somebody else holds it.
+    Held,
+    /// It was removed, or replaced, before it was locked.
+    Gone,
+}
+
 impl Drop for Locked {
     fn drop(&mut self) {
         // Closing it does so as well, but for a copy that a child of this process may have for a moment.
@@ -52,24 +61,35 @@ impl LockFile {
     /// `None` while somebody else holds it. It does not wait.
     pub(super) fn try_lock(&self) -> Result<Option<Locked>, FileError> {
         for _ in 0..TRIES {
-            let file = self.open()?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(error)) => {
-                    return Err(self.failed(
-                        "it cannot be locked: keep the tokens on a file system that has locks",
-                        error,
-                    ));
-                }
-            }
-            let locked = Locked { file };
-            // A lock on a file that nobody finds any more keeps nobody out.
-            if self.is_at_its_place(&locked.file)? {
-                return Ok(Some(locked));
+            match self.try_lock_opened(self.open()?)? {
+                Attempt::Done(locked) => return Ok(Some(locked)),
+                Attempt::Held => break,
+                Attempt::Gone => {}
             }
         }
         Ok(None)
+    }
+
+    fn try_lock_opened(&self, file: File) -> Result<Attempt, FileError> {
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Attempt::Held),
+            Err(TryLockError::Error(error)) => {
+                return Err(self.failed(
+                    "it cannot be locked: keep the tokens on a file system that has locks",
+                    error,
+                ));
+            }
+        }
+        let locked = Locked { file };
+        let looked_at = |error| self.failed("it cannot be looked at", error);
+        let ours = locked.file.metadata().map_err(looked_at)?;
+        match fs::symlink_metadata(&self.path) {
+            Ok(there) if identity(&there) == identity(&ours) => Ok(Attempt::Done(locked)),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(looked_at(error)),
+            // A lock on a file that nobody finds any more keeps nobody out.
+            _ => Ok(Attempt::Gone),
+        }
     }
 
     pub(super) fn error(&self, what: impl Into<std::borrow::Cow<'static, str>>) -> FileError {
@@ -111,33 +131,23 @@ impl LockFile {
         make_private(&file).map_err(looked_at)?;
         Ok(file)
     }
-
-    fn is_at_its_place(&self, file: &File) -> Result<bool, FileError> {
-        let looked_at = |error| self.failed("it cannot be looked at", error);
-        let ours = file.metadata().map_err(looked_at)?;
-        match fs::symlink_metadata(&self.path) {
-            Ok(there) => Ok(identity(&there) == identity(&ours)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(looked_at(error)),
-        }
-    }
 }
 
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
-    // A lock that is held on such a file keeps nobody out.
     #[test]
-    fn a_file_that_was_removed_or_replaced_is_not_at_its_place() {
+    fn a_file_that_was_removed_or_replaced_before_it_was_locked_is_no_lock() {
         let folder = tempfile::tempdir().unwrap();
         let lock = LockFile::new(folder.path().join("lock"));
-        let file = lock.open().unwrap();
-        assert!(lock.is_at_its_place(&file).unwrap());
-        fs::rename(lock.path(), folder.path().join("elsewhere")).unwrap();
-        assert!(!lock.is_at_its_place(&file).unwrap());
-        let other = lock.open().unwrap();
-        assert!(!lock.is_at_its_place(&file).unwrap());
-        assert!(lock.is_at_its_place(&other).unwrap());
+        let (file, removed, replaced) = (lock.open(), lock.open(), lock.open());
+        let tried = |file: Result<File, FileError>| lock.try_lock_opened(file.unwrap());
+        assert!(matches!(tried(file), Ok(Attempt::Done(_))));
+        fs::remove_file(lock.path()).unwrap();
+        assert!(matches!(tried(removed), Ok(Attempt::Gone)));
+        let held = lock.try_lock().unwrap();
+        assert!(matches!(tried(replaced), Ok(Attempt::Gone)));
+        assert!(held.is_some() && lock.try_lock().unwrap().is_none());
     }
 }

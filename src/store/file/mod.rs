@@ -51,6 +51,9 @@ use crate::token::TokenSet;
 /// How long a write waits for the writes of other processes: each takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// And at least so long after those of this process that came before it.
+const LEAST_PATIENCE: Duration = Duration::from_millis(250);
+
 /// Between two looks for a change: the shortest pause and the longest.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(1));
 
@@ -290,6 +293,7 @@ impl FileStore {
     {
         let begun = Instant::now();
         let turn = Arc::new(self.shared.writing.clone().lock_owned().await);
+        let since = Instant::now();
         let work = Arc::new(work);
         loop {
             let (turn, work) = (turn.clone(), work.clone());
@@ -301,7 +305,7 @@ impl FileStore {
             if let Some(done) = self.run(once).await? {
                 return Ok(done);
             }
-            if begun.elapsed() >= PATIENCE {
+            if begun.elapsed() >= PATIENCE && since.elapsed() >= LEAST_PATIENCE {
                 let what = "other processes have kept it locked for too long, to write the tokens: \
                             find the one that stands still (with `fuser`, say) and end it";
                 return Err(self.shared.witness.file().error(what).into());
@@ -657,5 +661,28 @@ mod tests {
         assert!(!shared.has_changed(2, waited));
         shared.state().seen = Some((1, shared.place.signature()));
         assert!(shared.has_changed(1, waited));
+    }
+
+    // shows P1: what is decided before the lock is held only spares the lock.
+    #[test]
+    fn a_change_that_came_before_the_lock_is_seen_under_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("session.json");
+        let (ours, theirs) = (FileStore::new(&path), FileStore::new(&path));
+        let save = || block_on(theirs.save(&TokenSet::new("theirs").unwrap())).unwrap();
+        save();
+        let looked = std::cell::Cell::new(false);
+        let decide = |_: &Shared, look: &Look| {
+            let version = look.record.version;
+            if !looked.replace(true) {
+                save();
+            }
+            let next = Record {
+                version: 2,
+                ..look.record.clone()
+            };
+            Ok((version == 1).then_some(next))
+        };
+        assert_eq!(ours.shared.try_change(&decide).unwrap(), Some(false));
     }
 }
