@@ -135,6 +135,18 @@ async fn with_a_lock_that_runs_out_they_are_used_twice() {
     assert!(line["families_ended"].as_u64() > Some(0), "{line}");
 }
 
+// A promise that is broken shows in the exit status: here nobody can be as fast as that.
+#[tokio::test]
+async fn whoever_does_not_go_on_in_time_is_hung() {
+    let fleet = ["--processes", "2", "--rounds", "1", "--deadline", "1ms"];
+    let ran = run(&[&fleet[..], &["--json"]].concat()).await;
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let line = ran.json();
+    is_as_promised(&line);
+    assert!(line["hung"].as_u64() > Some(0), "{line}");
+    ran.says("broken: ");
+}
+
 #[tokio::test]
 async fn what_cannot_work_is_refused_at_once() {
     let wrong: [&[&str]; 8] = [

@@ -162,13 +162,12 @@ impl Oracle {
         self.killed.insert(process);
     }
 
-    /// This refresh token is in the file. `true` if it was not known to have been there.
-    pub fn stored(&mut self, refresh: Fingerprint) -> bool {
-        let Some(known) = self.pairs.get_mut(&refresh) else {
-            return false;
-        };
-        self.current = Some(refresh);
-        !std::mem::replace(&mut known.stored, true)
+    /// This refresh token is in the file.
+    pub fn stored(&mut self, refresh: Fingerprint) {
+        if let Some(known) = self.pairs.get_mut(&refresh) {
+            known.stored = true;
+            self.current = Some(refresh);
+        }
     }
 
     /// The pair that was stored last.
