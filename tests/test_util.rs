@@ -21,10 +21,16 @@ use tower_token_refresh::BoxError;
 use tower_token_refresh::FileStore;
 use tower_token_refresh::InDoubt;
 use tower_token_refresh::MemoryStore;
+use tower_token_refresh::Record;
+use tower_token_refresh::SharedTokenStore;
+use tower_token_refresh::Swap;
 use tower_token_refresh::TokenSet;
 use tower_token_refresh::TokenStore;
 use tower_token_refresh::test_util::StoreFault;
+use tower_token_refresh::test_util::check_shared_token_store;
 use tower_token_refresh::test_util::check_token_store;
+use tower_token_refresh::test_util::check_unreadable_shared_token_store;
+use tower_token_refresh::test_util::check_unreadable_token_store;
 
 // shows P13
 #[tokio::test]
@@ -62,6 +68,68 @@ async fn a_store_can_be_checked_in_a_task_on_several_threads() {
 fn a_store_can_be_checked_without_a_runtime() {
     let store = Arc::new(MemoryStore::new());
     block_on(check_token_store(async || store.clone())).unwrap();
+}
+
+// shows P1
+#[tokio::test]
+async fn a_store_in_memory_can_be_shared() -> Result<(), StoreFault> {
+    let store = Arc::new(MemoryStore::new());
+    check_shared_token_store(|| async { store.clone() }).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_store_can_be_checked_in_a_task_on_several_threads() {
+    let store = Arc::new(MemoryStore::new());
+    let checked = tokio::spawn(check_shared_token_store(move || {
+        let store = store.clone();
+        async { store }
+    }));
+    checked.await.unwrap().unwrap();
+}
+
+#[test]
+fn a_shared_store_can_be_checked_without_a_runtime() {
+    let store = Arc::new(MemoryStore::new());
+    block_on(check_shared_token_store(async || store.clone())).unwrap();
+}
+
+// shows P1, S14
+#[tokio::test]
+async fn a_store_in_a_file_can_be_shared_with_a_new_handle_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("session.json");
+    check_shared_token_store(async || FileStore::new(&path))
+        .await
+        .unwrap();
+    let kept = Record::from_json(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!((kept.version(), kept.tokens().is_none()), (1 << 53, true));
+}
+
+// shows P1, S14: with several threads, and all sessions of a process on clones of one store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clones_of_a_store_in_a_file_can_be_shared_by_several_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FileStore::new(folder.path().join("session.json"));
+    check_shared_token_store(async || store.clone())
+        .await
+        .unwrap();
+}
+
+// shows B7
+#[tokio::test]
+async fn a_file_that_breaks_off_is_an_error_to_both_kinds_of_stores() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("session.json");
+    let text = r#"{"format": 1, "version": 3, "epoch": 1, "access_token": "acc"#;
+    std::fs::write(&path, text).unwrap();
+    let open = async || FileStore::new(&path);
+    for error in [
+        check_unreadable_token_store(open).await.unwrap(),
+        check_unreadable_shared_token_store(open).await.unwrap(),
+    ] {
+        assert!(error.to_string().contains("it breaks off"), "{error}");
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
 
 /// A row in a database: times in whole seconds, the identity as JSON.
@@ -161,6 +229,63 @@ async fn a_row_in_a_database_passes() -> Result<(), StoreFault> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("session.db");
     check_token_store(async || Row::open(&path)).await
+}
+
+/// The same for several processes: the record as text, beside its version.
+struct SharedRow(Mutex<Connection>);
+
+impl SharedRow {
+    fn open(path: &Path) -> Self {
+        let database = Connection::open(path).unwrap();
+        database.busy_timeout(Duration::from_secs(10)).unwrap();
+        let create = "CREATE TABLE IF NOT EXISTS session (
+            one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, record TEXT NOT NULL
+        )";
+        database.execute(create, []).unwrap();
+        Self(Mutex::new(database))
+    }
+}
+
+impl SharedTokenStore for SharedRow {
+    async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
+        let database = self.0.lock().unwrap();
+        let row = database.query_row("SELECT record FROM session", [], |row| row.get(0));
+        let record = match row.optional()? {
+            Some(text) => Record::from_json(String::as_bytes(&text))?,
+            None => Record::empty(),
+        };
+        Ok((record, SystemTime::now()))
+    }
+
+    async fn swap(&self, version: u64, record: &Record) -> Result<Swap, BoxError> {
+        let text = record.to_json()?;
+        let swap = match version {
+            0 => "INSERT OR IGNORE INTO session VALUES (1, ?2, ?3)",
+            _ => "UPDATE session SET version = ?2, record = ?3 WHERE version = ?1",
+        };
+        let row = params![
+            version.cast_signed(),
+            record.version().cast_signed(),
+            std::str::from_utf8(&text)?
+        ];
+        Ok(match self.0.lock().unwrap().execute(swap, row)? {
+            0 => Swap::Conflict,
+            _ => Swap::Done,
+        })
+    }
+
+    /// It may return too early.
+    async fn changed(&self, _: u64) {
+        yield_now().await;
+    }
+}
+
+// shows P1: whatever can compare and set can be shared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_in_a_database_can_be_shared() -> Result<(), StoreFault> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("session.db");
+    check_shared_token_store(async || SharedRow::open(&path)).await
 }
 
 /// What is wrong with a [`Shelf`].
@@ -804,5 +929,142 @@ async fn no_message_has_a_token_or_a_part_of_one() {
             let (begin, end) = (&secret[..8], &secret[secret.len() - 8..]);
             assert!(!said.contains(begin) && !said.contains(end), "{fault:?}");
         }
+    }
+}
+
+/// A storage that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    IsAnError,
+    IsAConflict,
+    IsEmpty,
+    IsEmptyTheSecondTime,
+    IsEmptyToOthers,
+    IsOverwritten,
+    IsOverwrittenByOthers,
+    Hangs,
+    QuotesTokens,
+}
+
+/// A handle on it: which one, and how often it was read.
+struct Rubble(Broken, usize, Mutex<usize>);
+
+impl Rubble {
+    /// What each read gives: an error, or that there is nothing.
+    async fn read<T>(&self, nothing: T) -> Result<T, BoxError> {
+        let reads = {
+            let mut reads = self.2.lock().unwrap();
+            *reads += 1;
+            *reads
+        };
+        match self.0 {
+            Broken::IsEmpty => Ok(nothing),
+            Broken::IsEmptyTheSecondTime if reads > 1 => Ok(nothing),
+            Broken::IsEmptyToOthers if self.1 > 0 => Ok(nothing),
+            Broken::Hangs => std::future::pending().await,
+            _ => Err("the shelf is broken".into()),
+        }
+    }
+}
+
+impl TokenStore for Rubble {
+    async fn load(&self) -> Result<Option<TokenSet>, BoxError> {
+        self.read(None).await
+    }
+
+    async fn save(&self, _: &TokenSet) -> Result<(), BoxError> {
+        panic!("nothing is saved on what cannot be read")
+    }
+
+    async fn clear(&self) -> Result<(), BoxError> {
+        panic!("nothing is cleared that cannot be read")
+    }
+}
+
+impl SharedTokenStore for Rubble {
+    async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
+        Self::read(self, (Record::empty(), SystemTime::now())).await
+    }
+
+    async fn swap(&self, version: u64, record: &Record) -> Result<Swap, BoxError> {
+        assert_eq!((version, record.version()), (0, 1));
+        match self.0 {
+            Broken::IsAConflict => Ok(Swap::Conflict),
+            Broken::IsOverwritten => Ok(Swap::Done),
+            Broken::IsOverwrittenByOthers if self.1 > 0 => Ok(Swap::Done),
+            Broken::QuotesTokens => {
+                let tokens = record.tokens().unwrap();
+                Err(tokens.access_token().expose().into())
+            }
+            _ => Err("the shelf is broken".into()),
+        }
+    }
+
+    async fn changed(&self, _: u64) {}
+}
+
+fn handles(broken: Broken) -> impl Fn() -> std::future::Ready<Rubble> {
+    let opened = Mutex::new(0);
+    move || {
+        let mut opened = opened.lock().unwrap();
+        *opened += 1;
+        std::future::ready(Rubble(broken, *opened - 1, Mutex::default()))
+    }
+}
+
+// shows B7
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_cannot_be_read_has_to_be_an_error() {
+    let no_error = "it is no error, though the storage cannot be read";
+    for (broken, said) in [
+        (Broken::IsEmpty, format!("a load: {no_error}")),
+        (
+            Broken::IsEmptyTheSecondTime,
+            format!("a second load: {no_error}"),
+        ),
+        (
+            Broken::IsEmptyToOthers,
+            format!("a load through another handle: {no_error}"),
+        ),
+        (
+            Broken::Hangs,
+            "a load: there was no answer within 30 s".to_owned(),
+        ),
+    ] {
+        let checked = check_unreadable_token_store(handles(broken)).await;
+        assert_eq!(checked.unwrap_err().to_string(), said, "{broken:?}");
+        let checked = check_unreadable_shared_token_store(handles(broken)).await;
+        let said = said.replace("load", "read");
+        assert_eq!(checked.unwrap_err().to_string(), said, "{broken:?}");
+    }
+    let error = check_unreadable_token_store(handles(Broken::IsAnError)).await;
+    assert_eq!(error.unwrap().to_string(), "the shelf is broken");
+    for broken in [Broken::IsAnError, Broken::IsAConflict] {
+        let error = check_unreadable_shared_token_store(handles(broken)).await;
+        assert_eq!(error.unwrap().to_string(), "the shelf is broken");
+    }
+}
+
+// shows B7, P12
+#[tokio::test]
+async fn a_storage_that_cannot_be_read_must_not_be_taken_for_an_empty_one() {
+    let done = "it is done, though nobody can say what was there";
+    for (broken, said) in [
+        (
+            Broken::IsOverwritten,
+            format!("a swap with version 0, through the same handle: {done}"),
+        ),
+        (
+            Broken::IsOverwrittenByOthers,
+            format!("a swap with version 0, through another handle: {done}"),
+        ),
+        (
+            Broken::QuotesTokens,
+            "a swap with version 0, through the same handle: it failed, and its error quotes a token"
+                .to_owned(),
+        ),
+    ] {
+        let checked = check_unreadable_shared_token_store(handles(broken)).await;
+        assert_eq!(format!("{:?}", checked.unwrap_err()), said, "{broken:?}");
     }
 }

@@ -1,42 +1,38 @@
-//! The suite that a token store must pass.
+//! The suites that stores must pass: here that of a token store, in [`shared`] that of a store which
+//! several processes share.
 //!
-//! Here is what is done with a store and in which order; [`samples`] has the tokens, [`difference`]
-//! says in words what is wrong with those that come back.
+//! Both say what is done with a store and in which order; [`samples`] and [`records`] have what is
+//! put into it, [`difference`] says in words what is wrong with what comes back.
 
 mod difference;
+mod fault;
+mod records;
 mod samples;
+mod shared;
+mod unreadable;
 
-use std::error::Error;
-use std::fmt;
+pub use fault::StoreFault;
+pub use shared::check_shared_token_store;
+pub use unreadable::check_unreadable_shared_token_store;
+pub use unreadable::check_unreadable_token_store;
+
 use std::future::Future;
-use std::future::poll_fn;
-use std::iter::successors;
-use std::pin::pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
-use std::time::Duration;
 
 use futures_util::future::join3;
 use tokio::task::yield_now;
 
 use self::difference::difference;
-use self::samples::MARK;
+use self::difference::none_of;
+use self::fault::CUTS;
+use self::fault::answer;
+use self::fault::cut;
+use self::fault::let_others_run;
 use self::samples::Sample;
 use self::samples::Samples;
-use crate::error::BoxError;
 use crate::store::TokenStore;
-use crate::time::timeout;
 use crate::token::TokenSet;
-
-/// How long one call may take: so long that only one that hangs takes longer.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A call is dropped at so many of its moments at most: before and after each time it is polled.
-const CUTS: usize = 64;
-
-/// Tasks that a dropped call may have left get so many turns to do what they should not.
-const TURNS: usize = 64;
 
 /// So many saves, while others load.
 const SAVES: usize = 24;
@@ -94,8 +90,9 @@ const SAVES: usize = 24;
 /// # What is not
 ///
 /// That what was saved survives a failure of power; that nobody else can read it; that a storage
-/// which cannot be read is an error and not `None`, which is the store's most important promise; and
-/// what a server does with a statement whose caller is gone, if it takes its time.
+/// which cannot be read is an error and not `None`, which is the store's most important promise and
+/// has a check of its own ([`check_unreadable_token_store`]); and what a server does with a statement
+/// whose caller is gone, if it takes its time.
 ///
 /// # Errors
 ///
@@ -121,11 +118,7 @@ where
     S: TokenStore,
     F: Future<Output = S>,
 {
-    let samples = Samples::new().map_err(|error| StoreFault {
-        step: "before anything was done".to_owned(),
-        what: "the suite's own tokens are no good".to_owned(),
-        source: Some(error.into()),
-    })?;
+    let samples = Samples::new().map_err(StoreFault::of_the_suite)?;
     let kit = Kit {
         first: open().await,
         second: open().await,
@@ -141,36 +134,6 @@ where
     kit.is_whole_at_any_time(&samples).await?;
     kit.clear(&kit.first, "at the end, a clear").await?;
     kit.holds("after the clear at the end", None).await
-}
-
-/// What is wrong with a store, and in which step it showed.
-///
-/// No token is in it. `Debug` says the same as `Display`, and what the store's own error says, as
-/// that is what a test prints.
-pub struct StoreFault {
-    step: String,
-    what: String,
-    source: Option<BoxError>,
-}
-
-impl fmt::Display for StoreFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.step, self.what)
-    }
-}
-
-impl fmt::Debug for StoreFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")?;
-        chain(self.source()).try_for_each(|error| write!(f, ": {error}"))
-    }
-}
-
-impl Error for StoreFault {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        let source = self.source.as_deref()?;
-        Some(source)
-    }
 }
 
 /// One store under test: two handles that stay open, and a way to get more.
@@ -348,9 +311,7 @@ where
     /// The same, and whatever may have been left running does not change it.
     async fn still_holds(&self, step: &str, tokens: Option<&TokenSet>) -> Result<(), StoreFault> {
         self.holds(step, tokens).await?;
-        for _ in 0..TURNS {
-            yield_now().await;
-        }
+        let_others_run().await;
         self.holds(&format!("{step}, and some turns later"), tokens)
             .await
     }
@@ -379,84 +340,10 @@ where
         let mut differences = Vec::new();
         for (name, expected) in allowed {
             match difference(*expected, found.as_ref()) {
-                Some(what) => differences.push((name, what)),
+                Some(what) => differences.push((*name, what)),
                 None => return Ok(()),
             }
         }
-        let what = match &differences[..] {
-            [(_, what)] => what.clone(),
-            several => {
-                let each = several
-                    .iter()
-                    .map(|(name, what)| format!("{name} ({what})"));
-                format!("neither {}", each.collect::<Vec<_>>().join(" nor "))
-            }
-        };
-        Err(StoreFault::new(step, what))
+        Err(StoreFault::new(step, none_of(&differences)))
     }
-}
-
-impl StoreFault {
-    fn new(step: &str, what: impl Into<String>) -> Self {
-        Self {
-            step: step.to_owned(),
-            what: what.into(),
-            source: None,
-        }
-    }
-
-    /// Of an error of the store.
-    fn failed(step: &str, error: BoxError) -> Self {
-        let quotes_a_token =
-            chain(Some(&*error)).any(|error| format!("{error} {error:?}").contains(MARK));
-        if quotes_a_token {
-            return Self::new(step, "it failed, and its error quotes a token");
-        }
-        Self {
-            source: Some(error),
-            ..Self::new(step, "it failed")
-        }
-    }
-}
-
-fn chain<'a>(
-    error: Option<&'a (dyn Error + 'static)>,
-) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    successors(error, |&error| error.source())
-}
-
-/// What the store says, if it does so in time.
-async fn answer<T>(
-    step: &str,
-    call: impl Future<Output = Result<T, BoxError>>,
-) -> Result<T, StoreFault> {
-    match timeout(PATIENCE, call).await {
-        Some(answer) => answer.map_err(|error| StoreFault::failed(step, error)),
-        None => {
-            let limit = PATIENCE.as_secs();
-            let what = format!("there was no answer within {limit} s");
-            Err(StoreFault::new(step, what))
-        }
-    }
-}
-
-/// Drops the call at one of its moments: `None`, unless it was done by then. The moments are: before
-/// it is polled, after that, when it was woken, after it was polled for the second time, and so on.
-async fn cut<T, E>(call: impl Future<Output = Result<T, E>>, at: usize) -> Result<Option<T>, E> {
-    let mut call = pin!(call);
-    let mut moment = 0;
-    poll_fn(move |context| {
-        if moment == at {
-            return Poll::Ready(Ok(None));
-        }
-        if let Poll::Ready(done) = call.as_mut().poll(context) {
-            return Poll::Ready(done.map(Some));
-        }
-        if moment + 1 == at {
-            return Poll::Ready(Ok(None));
-        }
-        moment += 2;
-        Poll::Pending
-    })
-    .await
 }

@@ -13,6 +13,19 @@ use crate::token::TokenSet;
 /// A store may keep times to the second.
 const PRECISION: Duration = Duration::from_secs(1);
 
+/// Says of each that it might be what it is instead. One that has no rival needs no name.
+pub(super) fn none_of(differences: &[(&str, String)]) -> String {
+    match differences {
+        [(_, what)] => what.clone(),
+        several => {
+            let each = several
+                .iter()
+                .map(|(name, what)| format!("{name} ({what})"));
+            format!("neither {}", each.collect::<Vec<_>>().join(" nor "))
+        }
+    }
+}
+
 /// `None` when all is as it should be.
 pub(super) fn difference(expected: Option<&TokenSet>, found: Option<&TokenSet>) -> Option<String> {
     let (expected, found) = match (expected, found) {
@@ -62,6 +75,16 @@ fn text(what: &str, expected: Option<&str>, found: Option<&str>) -> Option<Strin
 }
 
 fn time(what: &str, expected: Option<SystemTime>, found: Option<SystemTime>) -> Option<String> {
+    time_within(PRECISION, what, expected, found)
+}
+
+/// To the second, or to the millisecond.
+pub(super) fn time_within(
+    precision: Duration,
+    what: &str,
+    expected: Option<SystemTime>,
+    found: Option<SystemTime>,
+) -> Option<String> {
     let (expected, found) = match (expected, found) {
         (None, None) => return None,
         (Some(_), None) => return Some(format!("{what} is missing")),
@@ -72,8 +95,11 @@ fn time(what: &str, expected: Option<SystemTime>, found: Option<SystemTime>) -> 
         Ok(distance) => (distance, "late"),
         Err(error) => (error.duration(), "early"),
     };
-    let seconds = distance.as_secs();
-    (distance >= PRECISION).then(|| format!("{what} is {seconds} s too {direction}"))
+    let length = match precision < PRECISION {
+        true => format!("{} ms", distance.as_millis()),
+        false => format!("{} s", distance.as_secs()),
+    };
+    (distance >= precision).then(|| format!("{what} is {length} too {direction}"))
 }
 
 fn doubt(expected: Option<InDoubt>, found: Option<InDoubt>) -> Option<String> {
