@@ -288,6 +288,9 @@ fn a_reuse_was_avoidable_where_a_living_process_has_the_answer() {
     oracle.delivered(first);
     presented(&mut oracle, 2, false);
     assert_eq!(reused(&oracle), [1, 1, 1]);
+    let remark = "process 2 presented what process 1 had spent: a living process had its successor";
+    assert_eq!(oracle.remarks(), [remark]);
+    assert_eq!(oracle.remarks(), [""; 0]);
 }
 
 #[test]
@@ -383,6 +386,18 @@ fn a_token_that_is_replaced_early_is_no_expiry() {
     oracle.answered(id, Some(pair(1)), EXPIRY - 1);
     let counts = oracle.counts();
     assert_eq!((counts.expiries, counts.reissues), (0, 1));
+}
+
+// What a lock without a fence lets happen.
+#[test]
+fn it_is_over_when_a_dead_login_is_stored_over_the_new_one() {
+    let mut oracle = logged_in();
+    presented(&mut oracle, 1, true);
+    presented(&mut oracle, 2, false);
+    oracle.login(pair(2), EXPIRY);
+    assert!(!oracle.is_over());
+    oracle.stored(token(1));
+    assert!(oracle.is_over());
 }
 
 #[test]

@@ -175,9 +175,11 @@ impl Oracle {
         Some(self.pairs.get(&self.current?)?.pair)
     }
 
-    /// The last login has ended.
+    /// The login that the file is about has ended. It need not be the last: without a fence, the answer to
+    /// an older one can take its place.
     pub fn is_over(&self) -> bool {
-        self.ended.contains(&self.families)
+        let known = self.current.and_then(|current| self.pairs.get(&current));
+        known.is_some_and(|known| self.ended.contains(&known.family))
     }
 
     /// What was remarkable, since the last time.
