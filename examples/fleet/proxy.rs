@@ -232,7 +232,7 @@ impl Way {
             false => None,
         };
         if let Some(pair) = grant {
-            self.book.speeds().fetched(pair.access, process);
+            self.book.speeds().fetched(&pair, process);
         }
         self.book.oracle().answered(id, grant, now());
         Ok(answer)
