@@ -273,3 +273,6 @@ fn check_owner(found: &Record, claim: &Claim) -> Result<(), Denied> {
 fn is_pair(known: Option<&TokenSet>, tokens: &TokenSet) -> bool {
     known.is_some_and(|known| known.same_tokens(tokens))
 }
+
+#[cfg(test)]
+mod model;
