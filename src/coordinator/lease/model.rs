@@ -11,7 +11,7 @@
 //! follows from a claim, up to the commit of the new pair, is over less than the quarantine after it was
 //! sent, and less than the quarantine after the owner's deadline. A process may be stopped past its deadline
 //! and still send, as long as that is kept. What happens without the bound is a test, too: no lock can
-//! exclude it. All that is said of the record itself holds without the bound.
+//! exclude it. All that is said of what is stored holds without the bound.
 //!
 //! **How far.** Owners wait for two ticks, and the quarantine is as long. Each check has its number of
 //! processes, pairs, ticks and faults; under these limits it is complete. Processes are alike, so that states
@@ -41,6 +41,7 @@ use rules::RENEWAL_ONLY;
 use rules::Rules;
 use world::AVOIDABLE;
 use world::PAIR_LOST;
+use world::TWO_OWNERS;
 use world::World;
 
 fn world(rules: Rules) -> World {
@@ -158,7 +159,7 @@ fn a_login_is_not_overwritten_by_what_an_older_one_has_begun() {
 }
 
 /// A process that is stopped between its last look at the clock and its send for as long as it pleases:
-/// both present the refresh token. Nothing else is lost by that.
+/// both present the refresh token. What is stored keeps its order all the same.
 #[test]
 fn no_lock_can_exclude_a_process_that_is_stopped_for_too_long() {
     let world = World {
@@ -173,7 +174,9 @@ fn no_lock_can_exclude_a_process_that_is_stopped_for_too_long() {
         .map(|(promise, path)| (promise, path.into_actions()))
         .collect();
     println!("without the bound: {broken:?}");
-    assert!(matches!(&broken[..], [(AVOIDABLE, _)]));
+    let promises = || broken.iter().map(|(promise, _)| *promise);
+    assert!(promises().any(|it| it == AVOIDABLE));
+    assert!(promises().all(|it| it == AVOIDABLE || it == TWO_OWNERS));
 }
 
 #[test]

@@ -41,6 +41,7 @@ use crate::store::Record;
 
 pub(super) const AVOIDABLE: &str =
     "no refresh token is presented twice while its successor is alive";
+pub(super) const TWO_OWNERS: &str = "no claim has two owners";
 pub(super) const PAIR_LOST: &str = "a pair gives way to its successor alone";
 
 /// How long an owner may wait for the answer.
@@ -697,9 +698,7 @@ impl Model for World {
                 "no claim is taken from the living in their time",
                 |_, state: &State| state.keeps(Broken::Stolen),
             ),
-            Property::always("no claim has two owners", |_, state: &State| {
-                state.claims_are_apart()
-            }),
+            Property::always(TWO_OWNERS, |_, state: &State| state.claims_are_apart()),
             Property::always(
                 "a login ends only when its refresh token is dead",
                 |_, state: &State| state.keeps(Broken::EndedAlive),
