@@ -24,6 +24,10 @@ pub mod hyper {}
 #[doc = include_str!("../docs/issuers/oauth2.md")]
 pub mod oauth2 {}
 
+#[cfg(feature = "file")]
+#[doc = include_str!("../docs/several-processes.md")]
+pub mod one_login_several_processes {}
+
 #[doc = include_str!("../docs/clients/reqwest.md")]
 pub mod reqwest {}
 

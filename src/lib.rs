@@ -171,7 +171,8 @@
 //!
 //! - **P1 One reissue.** Any number of requests that are rejected with one token, together or one
 //!   after another, lead to one answered reissue. This holds for a [`Session`] with all its clones
-//!   and all layers they are in, and so for one process (see [Limits](#limits)).
+//!   and all layers they are in, and for all processes whose sessions have one
+//!   [shared store](SessionBuilder::shared_store).
 //! - **P2 Late rejections.** A rejection of a token that has been replaced in the meantime needs no
 //!   reissue: the request is sent again with the current token. If that is rejected too, you get
 //!   that answer, and the next request finds the token marked and has it refreshed first.
@@ -300,17 +301,18 @@
 //!
 //! # Features
 //!
-//! None is on by default. `file` brings a store in a file, `FileStore`. `hyper` tells by the errors of hyper,
+//! None is on by default. `file` brings a store in a file, `FileStore`, which several processes may share. `hyper` tells by the errors of hyper,
 //! hyper-util and reqwest whether the issuer can have seen a reissue, and is wanted with any of these
 //! clients: see [`JsonReissue`](JsonReissue#when-there-is-no-answer). `test-util` is for tests: it brings
-//! the module `test_util`, with the suite that a [`TokenStore`] of your own should pass, and an issuer
-//! to try your client against.
+//! the module `test_util`, with the suites that a [`TokenStore`] or a [`SharedTokenStore`] of your own
+//! should pass, and an issuer to try your client against.
 //!
 //! # Limits
 //!
-//! - A [`TokenStore`] is for one process. Several that share a login would need a store with a
-//!   claim on the reissue, which is not there yet: two of them can present one refresh token at the
-//!   same time.
+//! - A [`TokenStore`] is for one process: with it, two that share a login can present one refresh
+//!   token at the same time. A [`SharedTokenStore`] is for several. What no lock can exclude is a
+//!   process that is stopped between its last look at the clock and the system's send, for longer than
+//!   its claim and the quarantine together.
 //! - A gRPC call that fails with `UNAUTHENTICATED` is made good where its status is in the head, or in
 //!   trailers that are there with the head and without a message before them. The layer does not wait
 //!   for trailers: those that come later are passed on, and the next request refreshes first. The
@@ -326,7 +328,8 @@
 //! - No client can exclude that the issuer's answer is lost on its way ([`LostReply`]). An issuer
 //!   that takes each refresh token once, and has no grace window, will refuse it when it is
 //!   presented again, and the session ends. A process that is killed between the answer and the
-//!   save has lost its tokens likewise, and knows of no doubt when it is started again.
+//!   save has lost its tokens likewise; only a shared store knows of the doubt when it is started
+//!   again.
 
 #![warn(
     missing_debug_implementations,

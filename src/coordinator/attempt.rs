@@ -23,7 +23,6 @@ use tracing::field;
 
 use super::Coordinator;
 use super::Gate;
-use super::Inner;
 use super::Offer;
 use super::Outcome;
 use super::Running;
@@ -123,13 +122,13 @@ pub(super) async fn run(guard: Guard, gate: Gate) {
 }
 
 async fn transact(mut guard: Guard, gate: Gate) {
+    let mut turn = Turn::of(&guard);
     let superseded = superseded(guard.outcome.clone());
     // The gate stays closed until the outcome is saved and settled.
     let prepared = match select(pin!(prepare(&mut guard, gate)), pin!(superseded)).await {
         Either::Left((prepared, _)) => Some(prepared),
         Either::Right(_) => None,
     };
-    let (coordinator, number) = (guard.coordinator.clone(), guard.start.number);
     let _permit = match prepared {
         Some((permit, Ok(fetched))) => {
             guard.commit(fetched).await;
@@ -144,8 +143,39 @@ async fn transact(mut guard: Guard, gate: Gate) {
             None
         }
     };
-    coordinator.unlock(number, |inner| inner.dirty);
-    coordinator.watch_peers();
+    turn.is_over = true;
+    turn.coordinator.watch_peers();
+    // Before the gate opens for the next one.
+    drop(turn);
+}
+
+/// Sets the store's lock free when the attempt is over, or dropped.
+struct Turn {
+    coordinator: Arc<Coordinator>,
+    number: u64,
+    is_over: bool,
+}
+
+impl Turn {
+    fn of(guard: &Guard) -> Self {
+        Self {
+            coordinator: guard.coordinator.clone(),
+            number: guard.start.number,
+            is_over: false,
+        }
+    }
+}
+
+impl Drop for Turn {
+    /// Where somebody is left to write, the others wait until all is written; else only for tokens
+    /// that they cannot get in another way.
+    fn drop(&mut self) {
+        let is_over = self.is_over;
+        self.coordinator.unlock(self.number, |inner| match is_over {
+            true => inner.dirty,
+            false => inner.has_unsaved_pair(),
+        });
+    }
 }
 
 /// Ends when a login or a logout has settled this attempt. Abandoning it is no reason to stop: its
@@ -730,7 +760,6 @@ impl Drop for Guard {
             inner.dirty |= inner.peers.claim.is_some() && inner.state.counts(number);
         });
         coordinator.finish(self, completion);
-        coordinator.unlock(number, Inner::has_unsaved_pair);
     }
 }
 

@@ -290,7 +290,9 @@ impl Coordinator {
             Err(error) => {
                 self.with(|inner, _| {
                     if inner.state.stamp().epoch == epoch {
-                        inner.peers.replaces = replaces;
+                        // Nobody can say what came first, where not even that could be read.
+                        let known = inner.peers.known.as_ref().map(|(known, _)| known.epoch);
+                        inner.peers.replaces = replaces.or(known);
                     }
                 });
                 Err(error)

@@ -18,7 +18,8 @@ use crate::error::BoxError;
 /// refresh token that may be spent left alone by all, and a login, logout or end known to all. All
 /// that is the session's work. The store only keeps a [`Record`], hands out the one that was stored last, and
 /// replaces it where it still is the one that the writer has seen. Whatever can compare and set can be
-/// such a store.
+/// such a store. With the feature `test-util`, `test_util::check_shared_token_store` tells in a test
+/// whether one of your own is right.
 ///
 /// The crate gives each call a deadline
 /// ([`SessionBuilder::store_timeout`](crate::SessionBuilder::store_timeout)) and takes a panic for a

@@ -98,7 +98,7 @@ const SAVES: usize = 24;
 ///
 /// The first thing that is found wrong. This is an error and no panic so that the test that calls it
 /// is where the failure is reported, and other frameworks can print it: `unwrap()` it, or return it
-/// from the test. A store's own error is its [`source`](Error::source), unless it quotes a token, which
+/// from the test. A store's own error is its [`source`](std::error::Error::source), unless it quotes a token, which
 /// is a fault by itself. A call that takes longer than 30 s is one as well.
 ///
 /// # Panics

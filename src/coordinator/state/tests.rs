@@ -633,6 +633,41 @@ fn a_reissuer_that_needs_no_refresh_token_makes_the_first_token_too() {
     ));
 }
 
+// shows P7, P8 between processes.
+#[test]
+fn what_another_process_has_done_to_the_login_is_done_here() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let before = state.stamp();
+    let start = started(state.reject(before, false, &now));
+    let replaced = || RefreshError::ended(EndReason::Replaced);
+    let settled = Settled::TakenOver(Some(token()), replaced());
+    let verdict = state.settle(start.number, settled, &now).unwrap();
+    assert!(!verdict.ended);
+    assert_eq!(
+        verdict.outcome.unwrap_err().end_reason(),
+        Some(EndReason::Replaced)
+    );
+    assert!(state.stamp().epoch > before.epoch && state.stamp().generation > before.generation);
+    assert!(
+        matches!(state.reject(before, false, &now), Recovery::Fail(_)),
+        "P8"
+    );
+    assert!(!state.take_over(None, RefreshError::ended(EndReason::LoggedOut)));
+    assert_eq!(state.status(), Some(SessionStatus::LoggedOut));
+    assert!(!state.take_over(Some(token()), replaced()));
+    assert!(
+        state.take_over(None, RefreshError::ended(EndReason::Refused)),
+        "P7"
+    );
+    assert!(
+        !state.take_over(None, RefreshError::ended(EndReason::Refused)),
+        "P7"
+    );
+    let ended = state.status().unwrap().end_reason();
+    assert_eq!(ended, Some(EndReason::Refused));
+}
+
 /// The events of the exhaustive walk.
 #[derive(Debug, Clone, Copy)]
 enum Event {
@@ -643,16 +678,19 @@ enum Event {
     Refresh,
     LogIn,
     LogOut,
+    OtherLogsIn,
+    OtherEnds,
     Begin,
     SettleInstalled,
     SettleFailed,
     SettleLost,
     SettleRefused,
     SettleLoaded,
+    SettleTakenOver,
     Pass,
 }
 
-const EVENTS: [Event; 14] = [
+const EVENTS: [Event; 17] = [
     Event::Admit,
     Event::RejectCurrent,
     Event::RejectFinally,
@@ -660,12 +698,15 @@ const EVENTS: [Event; 14] = [
     Event::Refresh,
     Event::LogIn,
     Event::LogOut,
+    Event::OtherLogsIn,
+    Event::OtherEnds,
     Event::Begin,
     Event::SettleInstalled,
     Event::SettleFailed,
     Event::SettleLost,
     Event::SettleRefused,
     Event::SettleLoaded,
+    Event::SettleTakenOver,
     Event::Pass,
 ];
 
@@ -705,6 +746,8 @@ impl World {
                 self.begun.clear();
                 self.state.log_out();
             }
+            Event::OtherLogsIn => self.take_over(Some(token()), EndReason::Replaced),
+            Event::OtherEnds => self.take_over(None, EndReason::Refused),
             Event::Begin => self.begin(),
             Event::SettleInstalled => self.settle(|| Settled::Installed(token())),
             Event::SettleFailed => self.settle(|| failure(Kind::Transient)),
@@ -714,6 +757,10 @@ impl World {
             }
             Event::SettleRefused => self.settle(refused),
             Event::SettleLoaded => self.settle(|| Settled::Loaded(Some(token()))),
+            Event::SettleTakenOver => {
+                let error = || RefreshError::ended(EndReason::Replaced);
+                self.settle(|| Settled::TakenOver(Some(token()), error()));
+            }
             Event::Pass => self.now = later(&self.now, 30),
         }
         let after = self.state.stamp();
@@ -725,6 +772,14 @@ impl World {
             self.state.attempt.is_some() || !self.is_blocked(),
             "nobody would ever be let go"
         );
+    }
+
+    /// Another process has logged in, or seen the end.
+    fn take_over(&mut self, token: Option<Token>, reason: EndReason) {
+        let (was_live, ends) = (self.state.token().is_some(), token.is_none());
+        let ended = self.state.take_over(token, RefreshError::ended(reason));
+        assert_eq!(ended, was_live && ends, "P7: told once");
+        self.begun.clear();
     }
 
     fn is_blocked(&self) -> bool {
@@ -816,7 +871,7 @@ impl World {
                 "P8: a result that does not count changes nothing"
             );
         }
-        if verdict.is_some_and(|verdict| verdict.ended) {
+        if self.state.stamp().epoch != before.epoch {
             self.begun.clear();
         }
     }
@@ -838,7 +893,7 @@ fn no_short_sequence_of_events_breaks_a_promise() {
     };
     let mut walked = 0;
     walk(&world, 5, &mut walked);
-    assert_eq!(walked, (1..=5).map(|depth| 14_u64.pow(depth)).sum::<u64>());
+    assert_eq!(walked, (1..=5).map(|depth| 17_u64.pow(depth)).sum::<u64>());
 }
 
 fn walk(world: &World, depth: u32, walked: &mut u64) {

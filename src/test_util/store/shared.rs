@@ -405,9 +405,11 @@ where
         polls: usize,
         is_left_alone: bool,
     ) -> Result<(), StoreFault> {
-        let version = self.read("a read").await?.version;
-        let new = at(version + 1, new);
         let reopened = (self.open)().await;
+        // Who waits for a change has read what is to change.
+        let step = "a read through a handle that was opened anew";
+        let version = read(&reopened, &self.clock, step).await?.version;
+        let new = at(version + 1, new);
         let (waiting, is_done) = (AtomicUsize::new(0), AtomicBool::new(false));
         let wait = async |store: &S, step: &str| {
             let mut changed = pin!(store.changed(version));

@@ -36,6 +36,7 @@ enum Fault {
     IsNotOneStep,
     AllAreDone,
     NoneIsDone,
+    LoserIsStored,
     ConflictsInARace,
     ReadersSeeHalf,
     ReadersSeeNothing,
@@ -264,6 +265,10 @@ impl Shelf {
                 return Swap::Done;
             }
             Fault::NoneIsDone if in_a_race => return Swap::Conflict,
+            Fault::LoserIsStored if in_a_race && given.version == old.version => {
+                let _ = storage.put(new);
+                return Swap::Conflict;
+            }
             Fault::ConflictsInARace if self.number > 1 => return Swap::Conflict,
             Fault::IsNotOneStep if is_right => {
                 yield_now().await;
@@ -586,7 +591,7 @@ const SECOND: &str = "after the first swap, with version 0, a read through the s
 const RACE: &str = "several swaps at once with the same version";
 
 /// In which step each fault shows, and in which words: as many of them as do not hang on the time of day.
-const SAID: [(Fault, &str, &str); 75] = [
+const SAID: [(Fault, &str, &str); 76] = [
     (
         Fault::IgnoresVersion,
         "a swap with version 1 of the empty storage",
@@ -622,6 +627,11 @@ const SAID: [(Fault, &str, &str); 75] = [
     ),
     (Fault::AllAreDone, RACE, "8 of 8 were done in place of one"),
     (Fault::NoneIsDone, RACE, "0 of 8 were done in place of one"),
+    (
+        Fault::LoserIsStored,
+        "after several swaps at once with the same version, of which one was done",
+        "the epoch is",
+    ),
     (
         Fault::ConflictsInARace,
         "swaps by several at once",
