@@ -7,7 +7,6 @@ mod built;
 #[expect(dead_code, reason = "the program uses all of it")]
 mod fingerprint;
 #[path = "../examples/fleet/oracle.rs"]
-#[expect(dead_code, reason = "the program uses all of it")]
 mod oracle;
 
 use built::Ran;
