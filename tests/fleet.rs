@@ -7,7 +7,6 @@ mod built;
 #[expect(dead_code, reason = "the program uses all of it")]
 mod fingerprint;
 #[path = "../examples/fleet/oracle.rs"]
-#[expect(dead_code, reason = "the program uses all of it")]
 mod oracle;
 
 use built::Ran;
@@ -133,6 +132,18 @@ async fn with_a_lock_that_runs_out_they_are_used_twice() {
     is_as_promised(&line);
     assert!(line["avoidable_reuse"].as_u64() > Some(0), "{line}");
     assert!(line["families_ended"].as_u64() > Some(0), "{line}");
+}
+
+// A promise that is broken shows in the exit status: here nobody can be as fast as that.
+#[tokio::test]
+async fn whoever_does_not_go_on_in_time_is_hung() {
+    let fleet = ["--processes", "2", "--rounds", "1", "--deadline", "1ms"];
+    let ran = run(&[&fleet[..], &["--json"]].concat()).await;
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let line = ran.json();
+    is_as_promised(&line);
+    assert!(line["hung"].as_u64() > Some(0), "{line}");
+    ran.says("broken: ");
 }
 
 #[tokio::test]
@@ -276,6 +287,9 @@ fn a_reuse_was_avoidable_where_a_living_process_has_the_answer() {
     oracle.delivered(first);
     presented(&mut oracle, 2, false);
     assert_eq!(reused(&oracle), [1, 1, 1]);
+    let remark = "process 2 presented what process 1 had spent: a living process had its successor";
+    assert_eq!(oracle.remarks(), [remark]);
+    assert_eq!(oracle.remarks(), [""; 0]);
 }
 
 #[test]
@@ -371,6 +385,18 @@ fn a_token_that_is_replaced_early_is_no_expiry() {
     oracle.answered(id, Some(pair(1)), EXPIRY - 1);
     let counts = oracle.counts();
     assert_eq!((counts.expiries, counts.reissues), (0, 1));
+}
+
+// What a lock without a fence lets happen.
+#[test]
+fn it_is_over_when_a_dead_login_is_stored_over_the_new_one() {
+    let mut oracle = logged_in();
+    presented(&mut oracle, 1, true);
+    presented(&mut oracle, 2, false);
+    oracle.login(pair(2), EXPIRY);
+    assert!(!oracle.is_over());
+    oracle.stored(token(1));
+    assert!(oracle.is_over());
 }
 
 #[test]

@@ -30,8 +30,8 @@ impl Lease {
         let issuer = JsonReissue::post(format!("{base}{REISSUE_PATH}"), http.clone());
         let session = shared(Session::builder(issuer.refused("T-003")), &setup.file)
             .reissue_timeout(REISSUE_TIMEOUT)
-            // Tokens that are issued for a second have less than that left when they arrive, so that they
-            // count as lost to a loop. The fleet counts reissues itself.
+            // A token that lives for a second has less than that left when it arrives, so that its reissue
+            // counts for the limit. The fleet counts reissues itself.
             .reissue_limit(u32::MAX, Duration::from_secs(30))
             .build()?;
         let codes = ErrorCodes::json("/code").expired("T-002").ended("T-003");

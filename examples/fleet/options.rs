@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{fmt, sync::OnceLock, time::Duration};
+use std::{sync::OnceLock, time::Duration};
 
 use clap::{Parser, ValueEnum, value_parser};
 use serde::{Deserialize, Serialize};
@@ -87,11 +87,4 @@ pub enum Protocol {
     Lease,
     /// A plain lock with a lifetime.
     TtlLock,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.to_possible_value();
-        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
-    }
 }

@@ -162,13 +162,12 @@ impl Oracle {
         self.killed.insert(process);
     }
 
-    /// This refresh token is in the file. `true` if it was not known to have been there.
-    pub fn stored(&mut self, refresh: Fingerprint) -> bool {
-        let Some(known) = self.pairs.get_mut(&refresh) else {
-            return false;
-        };
-        self.current = Some(refresh);
-        !std::mem::replace(&mut known.stored, true)
+    /// This refresh token is in the file.
+    pub fn stored(&mut self, refresh: Fingerprint) {
+        if let Some(known) = self.pairs.get_mut(&refresh) {
+            known.stored = true;
+            self.current = Some(refresh);
+        }
     }
 
     /// The pair that was stored last.
@@ -176,9 +175,11 @@ impl Oracle {
         Some(self.pairs.get(&self.current?)?.pair)
     }
 
-    /// The last login has ended.
+    /// The login that the file is about has ended. It need not be the last: without a fence, the answer to
+    /// an older one can take its place.
     pub fn is_over(&self) -> bool {
-        self.ended.contains(&self.families)
+        let known = self.current.and_then(|current| self.pairs.get(&current));
+        known.is_some_and(|known| self.ended.contains(&known.family))
     }
 
     /// What was remarkable, since the last time.

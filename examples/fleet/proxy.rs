@@ -102,6 +102,7 @@ impl Grant {
 /// Until it is dropped.
 pub struct Proxy {
     pub base: String,
+    way: Arc<Way>,
     task: AbortHandle,
 }
 
@@ -132,12 +133,17 @@ impl Proxy {
             lose_replies: options.lose_replies,
             issuer: tokio::sync::Mutex::default(),
         });
-        let router = Router::new().fallback(forward).with_state(way);
+        let router = Router::new().fallback(forward).with_state(way.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.context("can't listen on loopback")?;
         let base = format!("http://{}", listener.local_addr()?);
         let task = tokio::spawn(axum::serve(listener, router).into_future()).abort_handle();
-        Ok(Self { base, task })
+        Ok(Self { base, way, task })
+    }
+
+    /// No reissue is at the issuer while this is held: both have counted the same.
+    pub async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.way.issuer.lock().await
     }
 }
 
@@ -226,7 +232,7 @@ impl Way {
             false => None,
         };
         if let Some(pair) = grant {
-            self.book.speeds().fetched(pair.access, process);
+            self.book.speeds().fetched(&pair, process);
         }
         self.book.oracle().answered(id, grant, now());
         Ok(answer)

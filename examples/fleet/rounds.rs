@@ -45,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Fleet {
     options: Options,
     backend: Backend,
-    _proxy: Proxy,
+    proxy: Proxy,
     book: Arc<Book>,
     trap: Arc<Trap>,
     plan: Plan,
@@ -101,7 +101,7 @@ impl Fleet {
             plan: Plan::new(options),
             options: options.clone(),
             backend,
-            _proxy: proxy,
+            proxy,
             book,
             trap,
             view,
@@ -188,6 +188,7 @@ impl Fleet {
             }
         }
         self.view.clear();
+        let held = self.proxy.hold().await;
         let outcome = Outcome {
             counts: self.book.oracle().counts(),
             issuer: self.backend.stats(),
@@ -196,6 +197,7 @@ impl Fleet {
             recovery: Percentiles::of(self.recoveries),
             speed: self.book.speeds().summary(),
         };
+        drop(held);
         self.backend.shutdown().await;
         Ok(outcome)
     }
@@ -254,8 +256,10 @@ impl Fleet {
 
     /// Those that have not gone on are hung, and others take their places.
     fn give_up(&mut self, number: u32, round: &Round) -> anyhow::Result<()> {
-        let hung = (0..).zip(&round.missing).filter(|(_, is)| **is);
-        for place in hung.map(|(place, _)| place).collect::<Vec<usize>>() {
+        for (place, is_missing) in round.missing.iter().enumerate() {
+            if !is_missing {
+                continue;
+            }
             self.hung += 1;
             let process = self.members[place].process;
             self.view

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::{fingerprint::Fingerprint, words::time};
+use crate::{fingerprint::Fingerprint, oracle::Pair, words::time};
 
 /// The times of each access token that a reissue brought.
 #[derive(Default)]
@@ -14,16 +14,17 @@ pub struct Speeds(HashMap<Fingerprint, Times>);
 
 #[derive(Default)]
 struct Times {
-    /// Who fetched it.
-    process: Option<u64>,
+    /// Who fetched it, and when it expires.
+    fetched: Option<(u64, SystemTime)>,
     stored: Option<SystemTime>,
     /// A request of another process arrived with it.
     used: Option<SystemTime>,
 }
 
 impl Speeds {
-    pub fn fetched(&mut self, access: Fingerprint, process: u64) {
-        self.0.entry(access).or_default().process = Some(process);
+    pub fn fetched(&mut self, pair: &Pair, process: u64) {
+        let expiry = SystemTime::UNIX_EPOCH + Duration::from_millis(pair.expires_at);
+        self.0.entry(pair.access).or_default().fetched = Some((process, expiry));
     }
 
     pub fn stored(&mut self, access: Fingerprint) {
@@ -32,11 +33,15 @@ impl Speeds {
     }
 
     pub fn used(&mut self, access: Fingerprint, process: u64) {
-        // Tokens of a login were fetched by nobody.
+        let now = SystemTime::now();
+        // Tokens of a login were fetched by nobody. And where none of the others wanted to go on when it came,
+        // the first use is that of the next round.
         if let Some(times) = self.0.get_mut(&access)
-            && times.process.is_some_and(|holder| holder != process)
+            && times
+                .fetched
+                .is_some_and(|(holder, expiry)| holder != process && now < expiry)
         {
-            times.used.get_or_insert_with(SystemTime::now);
+            times.used.get_or_insert(now);
         }
     }
 

@@ -77,7 +77,7 @@ pub fn show(options: &Options, outcome: &Outcome) -> String {
     row(
         "recovery",
         p50,
-        &format!("p99 {p99}, max {max}, {which}"),
+        &format!("p99 {p99}, max {max}, {which}; the issuer takes up to 0.3 s"),
         None,
     );
     let rule = match options.protocol {

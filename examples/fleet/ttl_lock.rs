@@ -43,7 +43,6 @@ pub struct TtlLock {
 /// What has become of the tokens.
 enum Refreshed {
     Newer,
-    Same,
     Refused,
 }
 
@@ -70,14 +69,10 @@ impl TtlLock {
         if self.me().await? == StatusCode::OK {
             return Ok(Answer::Good);
         }
-        match self.refresh().await? {
-            Refreshed::Refused => return Ok(Answer::Ended),
-            Refreshed::Same => return Ok(Answer::Refused),
-            Refreshed::Newer => {}
-        }
-        Ok(match self.me().await? {
-            StatusCode::OK => Answer::Good,
-            _ => Answer::Refused,
+        Ok(match self.refresh().await? {
+            Refreshed::Refused => Answer::Ended,
+            Refreshed::Newer if self.me().await? == StatusCode::OK => Answer::Good,
+            Refreshed::Newer => Answer::Refused,
         })
     }
 

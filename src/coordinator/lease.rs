@@ -287,3 +287,8 @@ pub(super) fn same_pair(one: Option<&TokenSet>, other: Option<&TokenSet>) -> boo
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
