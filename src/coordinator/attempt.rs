@@ -553,7 +553,7 @@ impl Guard {
                 record: Some(record),
                 ..
             }) => {
-                self.coordinator.take_in(record);
+                self.coordinator.take_in(record, self.epoch());
             }
             Some(Fetched { tokens, .. }) => self.coordinator.offer(&self.start, tokens),
             None => {}
@@ -593,6 +593,7 @@ impl Guard {
 
     /// Settles without new tokens. Called with the gate held.
     async fn conclude(mut self, completion: Completion) {
+        let completion = self.store_end(completion).await;
         let may_end = matches!(completion, Completion::Ended(_) | Completion::Refused(_));
         let is_refused = matches!(completion, Completion::Refused(_));
         if !self.finish(completion) {
@@ -718,7 +719,10 @@ impl Coordinator {
             }
             match record {
                 Some(record) if is_other => self.put_other_login(inner, &record),
-                Some(record) => inner.committed(record),
+                Some(record) => {
+                    let epoch = inner.state.stamp().epoch;
+                    inner.committed(record, epoch);
+                }
                 None => {}
             }
             if issued {

@@ -19,7 +19,6 @@ use crate::store::Claim;
 use crate::store::Record;
 use crate::store::Turn;
 use crate::token::InDoubt;
-use crate::token::RefreshToken;
 use crate::token::TokenSet;
 
 /// Why a change is not made.
@@ -134,6 +133,9 @@ pub(super) fn refuse(found: &Record, claim: &Claim) -> Changed {
 /// Gives the turn back without new tokens. `is_certain` says that the issuer has answered, so that a
 /// doubt there was is gone; else what was sent, if anything, was not processed.
 pub(super) fn release(found: &Record, claim: &Claim, is_certain: bool) -> Changed {
+    if is_yet_to_come(found, claim) {
+        return Ok(next(found));
+    }
     check_owner(found, claim)?;
     let tokens = match is_certain {
         true => found.tokens.clone().map(TokenSet::without_doubt),
@@ -147,6 +149,8 @@ pub(super) fn release(found: &Record, claim: &Claim, is_certain: bool) -> Change
 }
 
 /// Gives the turn back, and nobody knows what became of the refresh token.
+///
+/// It has been sent, so that the claim was stored.
 pub(super) fn lose(found: &Record, claim: &Claim, now: SystemTime) -> Changed {
     check_owner(found, claim)?;
     Ok(lost(found, claim, now))
@@ -159,10 +163,18 @@ pub(super) fn presume_lost(found: &Record, now: SystemTime, is_gone: bool) -> Op
     let Turn::Sent(claim) = found.turn else {
         return None;
     };
-    if found.foreign || !(is_gone || now >= claim.deadline) {
+    // The clock was wrong when it was claimed, or is now.
+    let span = claim.deadline.duration_since(claim.sent_at);
+    let is_to_come = claim.sent_at > now + span.unwrap_or_default();
+    if found.foreign || !(is_gone || is_to_come || now >= claim.deadline) {
         return None;
     }
-    Some(lost(found, &claim, now.min(claim.deadline)))
+    // Where only the clock says so, the clock may have jumped.
+    let since = match is_gone {
+        true => now.min(claim.deadline),
+        false => now,
+    };
+    Some(lost(found, &claim, since))
 }
 
 fn lost(found: &Record, claim: &Claim, since: SystemTime) -> Record {
@@ -220,20 +232,24 @@ pub(super) fn login(found: &Record, epoch: u64, tokens: &TokenSet) -> Changed {
     })
 }
 
-/// The login with this epoch is over: what stays is a tombstone.
-///
-/// Where it was its refresh token that was refused, only if it still has that one.
-pub(super) fn end(
-    found: &Record,
-    epoch: u64,
-    refused: Option<&RefreshToken>,
-    reason: EndReason,
-) -> Changed {
+/// The login of this record is over, unless somebody has stored other tokens for it: what stays is a
+/// tombstone.
+pub(super) fn end(found: &Record, from: &Record, reason: EndReason) -> Changed {
     check_format(found)?;
-    let tokens = found.tokens.as_ref();
-    let ours = tokens.and_then(TokenSet::refresh_token);
-    let is_other = refused.is_some_and(|refused| !ours.is_some_and(|ours| ours.same(refused)));
-    if found.epoch != epoch || tokens.is_none() || is_other {
+    if !same_pair(found.tokens.as_ref(), from.tokens.as_ref()) {
+        return Err(Denied::Superseded);
+    }
+    bury(found, from.epoch, reason)
+}
+
+/// The user logs out of the login with this epoch, whichever tokens it has by now.
+pub(super) fn log_out(found: &Record, epoch: u64) -> Changed {
+    check_format(found)?;
+    bury(found, epoch, EndReason::LoggedOut)
+}
+
+fn bury(found: &Record, epoch: u64, reason: EndReason) -> Changed {
+    if found.epoch != epoch || found.tokens.is_none() {
         return Err(Denied::Superseded);
     }
     Ok(Record {
@@ -269,6 +285,12 @@ fn check_format(found: &Record) -> Result<(), Denied> {
         true => Err(Denied::ReadOnly),
         false => Ok(()),
     }
+}
+
+/// The claim's own swap had no answer, and may still be done: it takes the place of this version. Where
+/// that is replaced by another, it never will be.
+fn is_yet_to_come(found: &Record, claim: &Claim) -> bool {
+    !found.foreign && found.version + 1 == claim.fence
 }
 
 fn check_owner(found: &Record, claim: &Claim) -> Result<(), Denied> {

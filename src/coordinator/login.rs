@@ -29,7 +29,7 @@ impl Coordinator {
             let start = inner.state.log_in(self.facts(&tokens, false, now), now);
             inner.put(&self.settings.attach, Some(tokens));
             inner.spent.clear();
-            inner.peers.replace_any();
+            inner.peers.replace_any(false);
             (inner.running.take(), inner.begin(self, start))
         });
         settle_replaced(previous, EndReason::Replaced);
@@ -54,8 +54,8 @@ impl Coordinator {
             let ended = inner.state.log_out().is_some();
             if ended {
                 inner.put(&self.settings.attach, None);
-                inner.peers.replace_any();
             }
+            inner.peers.replace_any(true);
             let previous = inner.running.take_if(|_| ended);
             (previous, inner.gate.clone(), inner.state.stamp().epoch)
         });
@@ -63,7 +63,9 @@ impl Coordinator {
         let this = self.clone();
         let cleared = self.detached(async move {
             let _uncleared = this.sync_when_dropped();
-            this.write_behind(gate, epoch).await
+            let cleared = this.write_behind(gate, epoch).await;
+            this.watch_peers();
+            cleared
         });
         match cleared.await {
             // A login that came meanwhile has taken the logout's place: there is nothing to clear.
@@ -114,7 +116,7 @@ impl Coordinator {
                 Ok(Change::Done(record)) => (Ok(()), Some(record)),
                 Ok(Change::Denied(Denied::Superseded, found)) => {
                     // Another process has newer ones.
-                    self.take_in(found);
+                    self.take_in(found, stamp.epoch);
                     return Ok(());
                 }
                 Ok(Change::Denied(..)) => (Err(shared::read_only()), None),
@@ -128,7 +130,7 @@ impl Coordinator {
             inner.put(&self.settings.attach, Some(tokens));
             inner.written(saved.is_ok());
             if let Some(record) = record {
-                inner.committed(record);
+                inner.committed(record, stamp.epoch);
             }
             count(&self.counters.adopted);
             Ok(())

@@ -273,7 +273,7 @@ impl Coordinator {
     /// The slow half of [`admit`](Self::admit). What is sent is read under the same lock as it is
     /// decided: a login that comes in between is held back until it is saved (P13).
     fn ask(self: &Arc<Self>) -> Admitted {
-        let (admitted, launch, sync) = self.with(|inner, now| {
+        let (admitted, launch, sync, deaf) = self.with(|inner, now| {
             let go = |inner: &Inner| Admitted::Go(inner.state.stamp(), inner.header.clone());
             let (admitted, launch) = match inner.state.admit(now) {
                 Admission::Fail(error) => (Admitted::Refuse(error), None),
@@ -286,9 +286,12 @@ impl Coordinator {
                 }
             };
             let sync = inner.dirty && now.instant >= inner.sync_due;
-            (admitted, launch, sync)
+            (admitted, launch, sync, inner.peers.deaf)
         });
         self.launch(launch);
+        if deaf {
+            self.watch_peers();
+        }
         if sync {
             self.sync_later();
         }
@@ -432,6 +435,9 @@ impl Coordinator {
         let mut view = inner.state.view(now);
         if inner.dirty {
             view.recheck = view.recheck.or_at(inner.sync_due);
+        }
+        if inner.peers.deaf {
+            view.recheck = view.recheck.or_at(now.instant);
         }
         let published = self.snapshot.load();
         if published.view != view || published.revision != inner.revision {

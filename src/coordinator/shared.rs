@@ -60,11 +60,15 @@ pub(super) struct Peers {
     known: Option<(Record, u64)>,
     /// The record's epoch that a login, logout or end of here takes the place of, once it is known.
     replaces: Option<u64>,
+    /// The user has logged out, and the store was not told yet.
+    logs_out: bool,
     /// The claim of the latest attempt, which may be in the store.
     pub(super) claim: Option<Claim>,
     /// The store's lock, and the attempt that took it.
     pub(super) lock: Option<(u64, StoreLock)>,
     watched: bool,
+    /// Nobody follows the store any more: the next request sees to it.
+    pub(super) deaf: bool,
 }
 
 /// What became of a change.
@@ -94,14 +98,18 @@ impl Peers {
     }
 
     /// Memory is in line with this record, in the login of this epoch.
-    pub(super) fn know(&mut self, record: Record, epoch: u64) {
-        self.replaces = None;
-        self.known = Some((record, epoch));
+    fn know(&mut self, record: Record, epoch: u64) {
+        let is_older = |(known, _): &(Record, u64)| known.version > record.version;
+        if !self.known.as_ref().is_some_and(is_older) {
+            self.replaces = None;
+            self.known = Some((record, epoch));
+        }
     }
 
     /// A login or logout of here takes the place of whatever the store holds by then.
-    pub(super) fn replace_any(&mut self) {
+    pub(super) fn replace_any(&mut self, logs_out: bool) {
         self.replaces = None;
+        self.logs_out = logs_out;
     }
 }
 
@@ -111,15 +119,16 @@ impl Inner {
         lease::news(&self.peers.known(), found)
     }
 
-    pub(super) fn know(&mut self, record: Record) {
-        let epoch = self.state.stamp().epoch;
+    /// Memory was in line with this record in the login of this epoch. A login that came since must
+    /// not pass for the one that the record is of (P8).
+    pub(super) fn know(&mut self, record: Record, epoch: u64) {
         self.peers.know(record, epoch);
     }
 
-    /// The tokens that were put are in this record.
-    pub(super) fn committed(&mut self, record: Record) {
+    /// The same, and the claim that led to it is used up.
+    pub(super) fn committed(&mut self, record: Record, epoch: u64) {
         self.peers.claim = None;
-        self.know(record);
+        self.know(record, epoch);
     }
 
     /// Somebody else has heard from the issuer, and there is no doubt any more.
@@ -139,6 +148,9 @@ impl Inner {
         let epoch = self.state.stamp().epoch;
         let known = self.peers.known.as_ref();
         let current = known.filter(|(_, its)| *its == epoch);
+        if self.tokens.is_none() && self.peers.logs_out {
+            return Truth::End(None, EndReason::LoggedOut);
+        }
         match (&self.tokens, current) {
             (tokens, Some((known, _))) if lease::same_pair(tokens.as_ref(), known.tokens()) => {
                 match self.peers.claim {
@@ -237,16 +249,13 @@ impl Coordinator {
                     .await
             }
             Truth::End(Some(known), reason) if reason != EndReason::LoggedOut => {
-                let refused = known.tokens().and_then(TokenSet::refresh_token);
-                self.change(store, |found, _| {
-                    lease::end(found, known.epoch, refused, reason)
-                })
-                .await
+                self.change(store, |found, _| lease::end(found, &known, reason))
+                    .await
             }
-            Truth::End(_, reason) => {
+            Truth::End(..) => {
                 self.change(store, |found, _| {
                     let epoch = *replaces.get_or_insert(found.epoch);
-                    lease::end(found, epoch, None, reason)
+                    lease::log_out(found, epoch)
                 })
                 .await
             }
@@ -281,7 +290,7 @@ impl Coordinator {
             Ok(Change::Denied(Denied::ReadOnly, _)) => Err(read_only()),
             Ok(Change::Denied(_, found)) => {
                 self.told(None, epoch, revision);
-                let replaced = self.take_in(found);
+                let replaced = self.take_in(found, epoch);
                 match replaced && is_login {
                     true => Err(RefreshError::ended(EndReason::Replaced)),
                     false => Ok(()),
@@ -305,9 +314,10 @@ impl Coordinator {
         let unlocked = self.with(|inner, _| {
             inner.peers.claim = None;
             if let Some(record) = record {
-                inner.peers.know(record, epoch);
+                inner.know(record, epoch);
             }
             if inner.revision == revision {
+                inner.peers.logs_out = false;
                 inner.written(true);
                 inner.state.mark_saved(true);
             }
@@ -316,10 +326,15 @@ impl Coordinator {
         drop(unlocked);
     }
 
-    /// Brings memory to what another process has stored. `true` where that is another login, or the
-    /// end of ours. To be called with the gate held, and outside of an attempt.
-    pub(super) fn take_in(&self, found: Record) -> bool {
+    /// Brings memory to what another process has stored, if it is still in the login of this epoch.
+    /// `true` where that is another login, or the end of ours. To be called with the gate held, and
+    /// outside of an attempt.
+    pub(super) fn take_in(&self, found: Record, epoch: u64) -> bool {
         let replaced = self.with(|inner, now| {
+            if inner.state.stamp().epoch != epoch {
+                inner.know(found, epoch);
+                return None;
+            }
             let is_over = inner
                 .state
                 .absence()
@@ -334,7 +349,7 @@ impl Coordinator {
                         inner.take_over_doubt(tokens, &self.settings, now);
                     }
                     inner.drop_doubt(&found);
-                    inner.know(found);
+                    inner.know(found, epoch);
                     return None;
                 }
                 News::Tokens(tokens) if !is_over => {
@@ -357,7 +372,7 @@ impl Coordinator {
                 }
             }
             inner.written(true);
-            inner.know(found);
+            inner.know(found, epoch);
             None
         });
         let Some((running, reason)) = replaced else {
@@ -395,7 +410,8 @@ impl Coordinator {
         inner.put(&self.settings.attach, found.tokens().cloned());
         inner.spent.clear();
         inner.written(true);
-        inner.know(found.clone());
+        let epoch = inner.state.stamp().epoch;
+        inner.know(found.clone(), epoch);
     }
 
     /// Starts to follow what other processes store, where there is a runtime for it.
@@ -403,7 +419,11 @@ impl Coordinator {
         let (Storage::Shared(store), Some(runtime)) = (&self.store, self.runtime()) else {
             return;
         };
-        if !self.with(|inner, _| std::mem::replace(&mut inner.peers.watched, true)) {
+        let watched = self.with(|inner, _| {
+            inner.peers.deaf = false;
+            std::mem::replace(&mut inner.peers.watched, true)
+        });
+        if !watched {
             let coordinator = Arc::downgrade(self);
             drop(runtime.spawn(watch(store.clone(), Watching { coordinator })));
         }
@@ -416,9 +436,10 @@ impl Coordinator {
             // Whoever has it reads the store as well.
             return Ok(());
         };
+        let epoch = self.lock().state.stamp().epoch;
         let (found, _) = self.read(store).await?;
         if !self.lock().dirty {
-            self.take_in(found);
+            self.take_in(found, epoch);
         }
         Ok(())
     }
@@ -447,10 +468,13 @@ struct Watching {
 }
 
 impl Drop for Watching {
-    /// A task that ends with its runtime is started again by the next attempt.
+    /// A task that ends with its runtime is started again by the next request.
     fn drop(&mut self) {
         if let Some(coordinator) = self.coordinator.upgrade() {
-            coordinator.with(|inner, _| inner.peers.watched = false);
+            coordinator.with(|inner, _| {
+                inner.peers.watched = false;
+                inner.peers.deaf = true;
+            });
         }
     }
 }

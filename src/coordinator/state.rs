@@ -444,6 +444,11 @@ impl State {
         doubt.map(|doubt| doubt.closed_until)
     }
 
+    /// Would a refusal end the session now? Not while the access token is good (P6).
+    pub(crate) fn ends_when_refused(&self, now: &Now) -> bool {
+        !self.is_usable(now)
+    }
+
     /// Does the result of this attempt still count? Not after a login, a logout, an end, or the
     /// start of its successor (P8).
     pub(crate) fn counts(&self, number: u64) -> bool {

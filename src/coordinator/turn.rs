@@ -5,10 +5,12 @@
 //! was sent by somebody who is gone. Claim, which is the intent as well; and only then may bytes leave.
 //! Meanwhile somebody else may be faster at any step: then it begins anew with what that one has stored.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use futures_util::FutureExt;
 use futures_util::future::Either;
 use futures_util::future::select;
 use tokio::time::Instant;
@@ -26,6 +28,7 @@ use super::shared::Change;
 use super::shared::SharedStore;
 use super::shared::Storage;
 use super::shared::read_only;
+use crate::error::BoxError;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
@@ -71,7 +74,8 @@ impl Guard {
             };
         }
         let tokens = found.tokens().cloned();
-        self.coordinator.with(|inner, _| inner.know(found));
+        let epoch = self.epoch();
+        self.coordinator.with(|inner, _| inner.know(found, epoch));
         Ok(tokens)
     }
 
@@ -163,7 +167,10 @@ impl Guard {
                 Err(Denied::Busy { until }) => {
                     let rest = until.duration_since(now).unwrap_or_default();
                     let changed = store.changed(found.version);
-                    let _: Option<()> = timeout(rest.min(left), changed).await;
+                    let changed = AssertUnwindSafe(changed).catch_unwind();
+                    timeout(rest.min(left), changed).await;
+                    // It may say so too early, and for ever.
+                    let _: Option<()> = timeout(PAUSE.min(left), std::future::pending()).await;
                     continue;
                 }
                 Err(denied) => return Err(self.denied(denied, &found, now)),
@@ -188,7 +195,7 @@ impl Guard {
             inner.put(&self.coordinator.settings.attach, Some(newer.tokens));
             inner.written(true);
             if let Some(record) = newer.record {
-                inner.know(record);
+                inner.know(record, self.epoch());
             }
         });
     }
@@ -199,13 +206,14 @@ impl Guard {
         version: u64,
         left: Duration,
     ) -> Result<Wait, Completion> {
-        let lock = async { store.lock(left).await };
+        let lock = AssertUnwindSafe(async { store.lock(left).await }).catch_unwind();
         let lock = timeout(left + self.coordinator.settings.store_timeout, lock);
-        match select(pin!(lock), pin!(store.changed(version))).await {
-            Either::Left((Some(Ok(lock)), _)) => Ok(Wait::Locked(lock)),
-            Either::Left((Some(Err(error)), _)) => {
-                Err(failed(RefreshError::with_source(Kind::Store, error)))
-            }
+        let changed = AssertUnwindSafe(async { store.changed(version).await }).catch_unwind();
+        let store_failed = |error: BoxError| failed(RefreshError::with_source(Kind::Store, error));
+        match select(pin!(lock), pin!(changed)).await {
+            Either::Left((Some(Ok(Ok(lock))), _)) => Ok(Wait::Locked(lock)),
+            Either::Left((Some(Ok(Err(error))), _)) => Err(store_failed(error)),
+            Either::Left((Some(Err(_)), _)) => Err(store_failed("it panicked".into())),
             Either::Left((None, _)) => Err(failed(others_are_busy())),
             Either::Right(_) => Ok(Wait::Changed),
         }
@@ -253,13 +261,16 @@ impl Guard {
         }
         let swapped = self.coordinator.swap(store, version, claimed).await;
         if swapped.map_err(failed)? == Swap::Conflict {
-            self.coordinator.with(|inner, _| inner.peers.claim = None);
+            self.coordinator.with(|inner, _| {
+                let claims = &mut inner.peers.claim;
+                claims.take_if(|latest| *latest == claim);
+            });
             return Ok(false);
         }
         self.granted = Some(Granted { until });
         self.coordinator.with(|inner, _| {
             if inner.state.counts(number) {
-                inner.know(claimed.clone());
+                inner.know(claimed.clone(), self.epoch());
             }
         });
         Ok(true)
@@ -285,7 +296,7 @@ impl Guard {
             .await;
         match renewed.map_err(failed)? {
             Change::Done(record) => {
-                coordinator.with(|inner, _| inner.know(record));
+                coordinator.with(|inner, _| inner.know(record, self.epoch()));
                 self.granted = Some(Granted {
                     until: began + span,
                 });
@@ -308,7 +319,9 @@ impl Guard {
                 .coordinator
                 .change(store, |found, _| lease::refuse(found, &claim));
             if let Ok(Change::Done(record)) = refused.await {
-                self.coordinator.with(|inner, _| inner.committed(record));
+                let epoch = self.epoch();
+                self.coordinator
+                    .with(|inner, _| inner.committed(record, epoch));
                 return;
             }
         }
@@ -316,13 +329,49 @@ impl Guard {
         self.set_right().await;
     }
 
+    /// The end is stored before it is told: somebody else may have stored newer tokens since they were
+    /// looked for, and then there is none (P6).
+    pub(super) async fn store_end(&self, completion: Completion) -> Completion {
+        let Storage::Shared(store) = &self.coordinator.store else {
+            return completion;
+        };
+        let (Completion::Ended(error) | Completion::Refused(error)) = &completion else {
+            return completion;
+        };
+        let is_refused = matches!(completion, Completion::Refused(_));
+        let number = self.start.number;
+        let known = self.coordinator.with(|inner, now| {
+            let ends = !is_refused || inner.state.ends_when_refused(now);
+            (ends && inner.state.counts(number)).then(|| inner.peers.known())
+        });
+        let (Some(known), Some(reason)) = (known, error.end_reason()) else {
+            return completion;
+        };
+        let ended = self
+            .coordinator
+            .change(store, |found, _| lease::end(found, &known, reason));
+        match ended.await {
+            Ok(Change::Denied(Denied::Superseded, found)) => match self.judge(&found) {
+                Ok(Some(newer)) => Completion::Installed(Box::new(newer), true),
+                Ok(None) => completion,
+                Err(other) => other,
+            },
+            _ => completion,
+        }
+    }
+
     /// What a record means for this attempt: newer tokens, or another login.
     pub(super) fn judge(&self, found: &Record) -> Result<Option<Fetched>, Completion> {
-        self.coordinator.with(|inner, _| match inner.news(found) {
+        let settings = &self.coordinator.settings;
+        self.coordinator.with(|inner, now| match inner.news(found) {
             News::Nothing => {
                 if inner.state.counts(self.start.number) {
-                    inner.know(found.clone());
+                    inner.know(found.clone(), self.epoch());
                     inner.drop_doubt(found);
+                    // Or it would pass for one that the issuer has answered since.
+                    if let Some(tokens) = found.tokens() {
+                        inner.take_over_doubt(tokens, settings, now);
+                    }
                 }
                 Ok(None)
             }
