@@ -276,3 +276,5 @@ fn is_pair(known: Option<&TokenSet>, tokens: &TokenSet) -> bool {
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,9 @@
 //! The world of the model: what every process, the store, the network and the issuer may do next.
 
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
-
 use stateright::Model;
 use stateright::Property;
 
+use super::super::Changed;
 use super::super::Denied;
 use super::super::News;
 use super::super::end;
@@ -15,6 +13,8 @@ use super::super::refuse;
 use super::super::release;
 use super::super::renew;
 use super::super::settle;
+use super::events::Event;
+use super::events::Events;
 use super::paper::DEAD;
 use super::paper::Doubt;
 use super::paper::LOGIN;
@@ -27,16 +27,27 @@ use super::paper::Whose;
 use super::paper::at;
 use super::paper::ticks;
 use super::rules::Rules;
+use super::state::Answer;
+use super::state::Broken;
+use super::state::Process;
+use super::state::Request;
+use super::state::Says;
+use super::state::State;
+use super::state::Step;
+use super::state::owner;
 use crate::coordinator::lost_reply::LostReply;
 use crate::error::EndReason;
 use crate::store::Record;
+
+pub(super) const AVOIDABLE: &str =
+    "no refresh token is presented twice while its successor is alive";
+pub(super) const TWO_OWNERS: &str = "no claim has two owners";
+pub(super) const PAIR_LOST: &str = "a pair gives way to its successor alone";
 
 /// How long an owner may wait for the answer.
 const SPAN: Tick = 2;
 /// How long a pair in doubt is left alone, the first time.
 const QUARANTINE: Tick = 2;
-/// Nobody wants another pair than this one of a login.
-const ENOUGH: Pair = 3;
 
 pub(super) struct World {
     pub(super) rules: Rules,
@@ -47,147 +58,14 @@ pub(super) struct World {
     pub(super) bounded: bool,
     /// One login and one logout.
     pub(super) users: bool,
+    /// Nobody wants another pair than this one of a login.
+    pub(super) enough: Pair,
     /// The last tick.
     pub(super) horizon: Tick,
     /// How much may go wrong.
     pub(super) faults: u8,
     pub(super) tokens: Tokens,
     pub(super) events: Events,
-}
-
-/// What has been seen to happen. It is no part of a state, of which there would be more.
-#[derive(Default)]
-pub(super) struct Events([AtomicUsize; 16]);
-
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Event {
-    /// A process sees that another has fetched a pair.
-    Adopted,
-    /// A commit is judged anew, since another change came before it.
-    CommitJudgedAnew,
-    /// A pair is committed whose owner had let its time run out, or had given up.
-    CommittedLate,
-    /// A pair is committed whose refresh token was left in doubt by a process that died.
-    CommittedForTheDead,
-    /// The issuer has refused for good, and that is stored.
-    Ended,
-    /// A swap is done after its writer was told nothing.
-    LandedLate,
-    Left,
-    LoggedIn,
-    /// Before its deadline, under a lock.
-    PresumedDead,
-    PresumedLost,
-    /// A claim on a refresh token in doubt.
-    QuarantineOver,
-    ReadBack,
-    Released,
-    Renewed,
-    /// The issuer sees a refresh token again.
-    SeenTwice,
-    Settled,
-}
-
-impl Events {
-    fn saw(&self, event: Event) {
-        self.0[event as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn times(&self, event: Event) -> usize {
-        self.0[event as usize].load(Ordering::Relaxed)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct State {
-    pub(super) now: Tick,
-    pub(super) store: Paper,
-    /// A swap that was sent, and of which its writer knows nothing: by whom, and in place of which version.
-    pending: Option<(u8, u8, Paper)>,
-    /// Who holds the store's lock: 0 nobody.
-    lock: u8,
-    pub(super) processes: Vec<Process>,
-    requests: Vec<Request>,
-    answers: Vec<Answer>,
-    /// Of each login, the pair that the issuer takes next: 0 where it takes none any longer.
-    issuer: [Pair; 3],
-    faults: u8,
-    logins: u8,
-    logouts: u8,
-    /// The doubt was left by a process that died.
-    orphan: bool,
-    broken: u8,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Process {
-    step: Step,
-    /// What it has read last.
-    seen: Paper,
-    /// When.
-    read_at: Tick,
-    lease: Option<Lease>,
-    /// What it presents.
-    pair: Pair,
-    /// The newest login that it knows of.
-    epoch: u8,
-}
-
-/// What a process has in hand, and will go on with, now or later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Step {
-    Idle,
-    /// It has read a record that leaves something to do.
-    Found,
-    /// It has tried to claim, and nobody says with what success.
-    Unsure {
-        fence: u8,
-    },
-    Claimed,
-    /// It has seen that there is time left, and sends next.
-    Checked,
-    Waiting,
-    /// A new pair, which takes the place of another of this epoch, in time if by then.
-    Holds {
-        epoch: u8,
-        from: Pair,
-        new: Pair,
-        by: Tick,
-    },
-    Refused,
-    /// No answer came.
-    Lost,
-    /// The issuer has not processed it.
-    Bounced,
-    LoggingIn {
-        epoch: u8,
-        pair: Pair,
-    },
-    LoggingOut {
-        epoch: u8,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Request {
-    owner: u8,
-    epoch: u8,
-    pair: Pair,
-    /// When it is lost, if it has not arrived.
-    by: Tick,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Answer {
-    to: Request,
-    says: Says,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Says {
-    Bounced,
-    New(Pair),
-    Refused,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,25 +94,6 @@ pub(super) enum Action {
     Tick,
 }
 
-/// A promise that was broken, as a bit of the state.
-#[derive(Debug, Clone, Copy)]
-enum Broken {
-    /// A refresh token was presented twice, although a living process had, or could have had, its successor.
-    Avoidable = 1,
-    /// A version or an epoch did not grow as it should.
-    Counted = 2,
-    /// A pair was overwritten by another than its successor.
-    PairLost = 4,
-    /// A claim was taken from an owner that lives and has time left.
-    Stolen = 8,
-    /// The login was ended while the issuer would have taken its refresh token.
-    EndedAlive = 16,
-    /// A process has sent the tokens of a login although it knew of a newer one.
-    OldEpoch = 32,
-    /// What was read is older than what was known.
-    ReadOlder = 64,
-}
-
 /// What becomes of a swap.
 enum Told {
     Done,
@@ -246,11 +105,6 @@ enum Plan {
     Claim(Paper),
     PresumeLost(Paper),
 }
-
-pub(super) const AVOIDABLE: &str =
-    "no refresh token is presented twice while its successor is alive";
-pub(super) const PAIR_LOST: &str = "a pair gives way to its successor alone";
-pub(super) const IN_FLIGHT: &str = "at most one request of a login is in flight";
 
 impl World {
     /// By when everything is over that follows from a request that is sent at this time: the bytes
@@ -276,7 +130,7 @@ impl World {
 
     /// What there is to do about this record.
     fn plan(&self, found: &Paper, owner: u8, now: Tick) -> Option<Plan> {
-        if found.pair % LOGIN >= ENOUGH {
+        if found.pair % LOGIN >= self.enough {
             return None;
         }
         if let Some(lost) = self.presume_lost(found, now, self.lock) {
@@ -306,7 +160,7 @@ impl World {
                     state.lock = owner;
                 }
             }
-            None => idle(state, i),
+            None => state.idle(i),
         }
     }
 
@@ -349,9 +203,10 @@ impl World {
         }
         let is_unchanged = is_same_login && new.pair == old.pair;
         if let Some(lease) = old.lease().filter(|_| is_unchanged) {
-            let is_kept = new.lease().is_some_and(|it| it.fence == lease.fence);
-            let is_over = by == lease.owner || lease.owner == DEAD || state.now >= lease.deadline;
-            if !(is_kept && by == lease.owner) && !is_over {
+            let is_same = |other: Lease| other.fence == lease.fence;
+            let in_time = by != lease.owner && state.now < lease.deadline;
+            let mut presenting = state.processes.iter().filter_map(Process::presenting);
+            if in_time && presenting.any(is_same) && !new.lease().is_some_and(is_same) {
                 state.broken |= Broken::Stolen as u8;
             }
             state.orphan = lease.owner == DEAD && new.lease().is_none();
@@ -359,78 +214,126 @@ impl World {
         if !is_unchanged {
             state.orphan = false;
         }
-        if new.turn == Whose::RefusedForGood {
-            self.events.saw(Event::Ended);
-            if state.issuer[usize::from(old.pair / LOGIN)] == old.pair {
-                state.broken |= Broken::EndedAlive as u8;
-            }
+        let is_taken = state.issuer[usize::from(old.pair / LOGIN)] == old.pair;
+        if new.turn == Whose::RefusedForGood && is_taken {
+            state.broken |= Broken::EndedAlive as u8;
         }
         state.store = new;
     }
 
     /// The next write of a process. `None` where it has none.
     fn write(&self, state: &mut State, i: usize, blindly: bool) -> Option<()> {
-        let process = state.processes[i];
-        let (now, owner, seen) = (state.now, owner(i), process.seen);
-        let found = self.tokens.record(&seen);
-        let claim = process.lease.map(Lease::real);
-        let paper = |record: Result<Record, Denied>| record.map(|it| Paper::of(&it));
-        match process.step {
-            Step::Found => {
-                let (new, is_claim) = match self.plan(&seen, owner, process.read_at)? {
-                    Plan::Claim(new) => (new, true),
-                    Plan::PresumeLost(new) => (new, false),
-                };
-                match self.swap(state, owner, seen.version, &new, blindly) {
-                    Told::Done if is_claim => {
-                        if seen.doubt.is_some() {
-                            self.events.saw(Event::QuarantineOver);
-                        }
-                        own(state, i, new);
-                    }
-                    Told::Done => {
-                        let lease = seen.lease().filter(|it| now < it.deadline);
-                        self.events.saw(match lease {
-                            Some(_) => Event::PresumedDead,
-                            None => Event::PresumedLost,
-                        });
-                        idle(state, i);
-                    }
-                    Told::Conflict => self.look(state, i),
-                    Told::Nothing if is_claim => {
-                        let fence = new.version;
-                        state.processes[i].step = Step::Unsure { fence };
-                    }
-                    Told::Nothing => idle(state, i),
+        match state.processes[i].step {
+            Step::Found => self.write_found(state, i, blindly),
+            Step::Claimed => self.write_renewal(state, i, blindly),
+            Step::Waiting => {
+                let waiting = state.processes[i];
+                self.write_renewal(state, i, blindly)?;
+                // Whatever becomes of the lock, the answer may come.
+                let process = &mut state.processes[i];
+                if process.lease.is_none() {
+                    *process = waiting;
                 }
-                return Some(());
+                process.step = Step::Waiting;
+                Some(())
             }
-            Step::Claimed | Step::Waiting => {
-                let is_waiting = process.step == Step::Waiting;
-                let new = paper(renew(&found, &claim?, at(now), ticks(SPAN)));
-                match new.map(|new| (new, self.swap(state, owner, seen.version, &new, blindly))) {
-                    Ok((new, Told::Done)) => {
-                        self.events.saw(Event::Renewed);
-                        own(state, i, new);
-                    }
-                    Ok(_) => self.own_or_not(state, i),
-                    Err(_) => idle(state, i),
-                }
-                if is_waiting {
-                    // Whatever becomes of the lock, the answer may come.
-                    let mine = state.processes[i].lease;
-                    state.processes[i] = match mine {
-                        Some(_) => state.processes[i],
-                        None => process,
-                    };
-                    state.processes[i].step = Step::Waiting;
-                }
-                return Some(());
-            }
-            _ => {}
+            _ => self.write_outcome(state, i, blindly),
         }
-        let compares = self.rules.compares || !matches!(process.step, Step::Holds { .. });
-        let (new, event) = match process.step {
+    }
+
+    /// Claims the refresh token, or says that whoever had claimed it is lost.
+    fn write_found(&self, state: &mut State, i: usize, blindly: bool) -> Option<()> {
+        let Process { seen, read_at, .. } = state.processes[i];
+        let owner = owner(i);
+        let (new, is_claim) = match self.plan(&seen, owner, read_at)? {
+            Plan::Claim(new) => (new, true),
+            Plan::PresumeLost(new) => (new, false),
+        };
+        match self.swap(state, owner, seen.version, &new, blindly) {
+            Told::Done if is_claim => {
+                if seen.doubt.is_some() {
+                    self.events.saw(Event::QuarantineOver);
+                }
+                state.own(i, new);
+            }
+            Told::Done => {
+                let has_time = seen.lease().is_some_and(|it| state.now < it.deadline);
+                self.events.saw(match has_time {
+                    true => Event::PresumedDead,
+                    false => Event::PresumedLost,
+                });
+                state.idle(i);
+            }
+            Told::Conflict => self.look(state, i),
+            Told::Nothing if is_claim => {
+                let fence = new.version;
+                state.processes[i].step = Step::Unsure { fence };
+            }
+            Told::Nothing => state.idle(i),
+        }
+        Some(())
+    }
+
+    fn write_renewal(&self, state: &mut State, i: usize, blindly: bool) -> Option<()> {
+        let Process { seen, lease, .. } = state.processes[i];
+        let found = self.tokens.record(&seen);
+        let Ok(new) = renew(&found, &lease?.real(), at(state.now), ticks(SPAN)) else {
+            state.idle(i);
+            return Some(());
+        };
+        let new = Paper::of(&new);
+        match self.swap(state, owner(i), seen.version, &new, blindly) {
+            Told::Done => {
+                self.events.saw(Event::Renewed);
+                state.own(i, new);
+            }
+            Told::Conflict | Told::Nothing => self.own_or_not(state, i),
+        }
+        Some(())
+    }
+
+    /// Writes what has become of what was sent, or of a login.
+    fn write_outcome(&self, state: &mut State, i: usize, blindly: bool) -> Option<()> {
+        let Process { seen, step, .. } = state.processes[i];
+        let is_commit = matches!(step, Step::Holds { .. });
+        let (new, event) = self.outcome(state, i)?;
+        // Somebody else was there, and what is there is good.
+        let Ok(new) = new else {
+            self.events.saw(Event::Superseded);
+            self.learn(state, i);
+            state.idle(i);
+            return Some(());
+        };
+        let version = match self.rules.compares || !is_commit {
+            true => seen.version,
+            false => state.store.version,
+        };
+        match self.swap(state, owner(i), version, &Paper::of(&new), blindly) {
+            Told::Done => {
+                self.events.saw(event);
+                if self.users {
+                    state.processes[i].epoch = state.store.epoch;
+                }
+                state.idle(i);
+            }
+            Told::Conflict | Told::Nothing => {
+                if is_commit {
+                    self.events.saw(Event::CommitJudgedAnew);
+                }
+                self.learn(state, i);
+                state.processes[i].seen = state.store;
+            }
+        }
+        Some(())
+    }
+
+    /// What is to take the place of the record that this process has seen.
+    fn outcome(&self, state: &State, i: usize) -> Option<(Changed, Event)> {
+        let process = &state.processes[i];
+        let seen = &process.seen;
+        let found = self.tokens.record(seen);
+        let claim = process.lease.map(Lease::real);
+        Some(match process.step {
             Step::Holds {
                 epoch, from, new, ..
             } => {
@@ -440,79 +343,43 @@ impl World {
                     ..Record::empty()
                 };
                 let tokens = self.tokens.of(new, None);
-                let event = match seen.lease() {
+                let ours = process.lease.zip(seen.lease());
+                let ours = ours.filter(|(ours, its)| ours.fence == its.fence);
+                let event = match ours {
                     _ if state.orphan => Event::CommittedForTheDead,
-                    Some(lease) if process.lease.is_some_and(|it| it.fence == lease.fence) => {
-                        match now < lease.deadline {
-                            true => Event::Left,
-                            false => Event::CommittedLate,
-                        }
-                    }
+                    Some((_, lease)) if state.now < lease.deadline => Event::Committed,
                     _ => Event::CommittedLate,
                 };
-                ((self.rules.commit)(&found, &from, &tokens), Some(event))
+                ((self.rules.commit)(&found, &from, &tokens), event)
             }
             Step::Lost => {
-                let claim = claim?;
                 let before = seen.doubt;
+                let sent_at = process.lease.map(|lease| lease.sent_at);
                 let doubt = Doubt {
-                    since: now,
+                    since: state.now,
                     tries: before.map_or(1, |before| before.tries + 1),
-                    sent_at: match before {
-                        Some(before) => before.sent_at,
-                        None => process.lease.map(|lease| lease.sent_at),
-                    },
+                    sent_at: before.map_or(sent_at, |before| before.sent_at),
                 };
                 let tokens = self.tokens.of(process.pair, Some(doubt));
-                (settle(&found, &claim, &tokens), Some(Event::Settled))
+                (settle(&found, &claim?, &tokens), Event::Settled)
             }
-            Step::Bounced => (release(&found, &claim?), Some(Event::Released)),
-            Step::Refused => {
+            Step::Bounced => (release(&found, &claim?), Event::Released),
+            Step::Refused { epoch } => {
                 let tokens = self.tokens.of(process.pair, None);
-                let reason = EndReason::Refused;
-                let epoch = process.lease.map(|_| found.epoch);
-                (end(&found, epoch?, tokens.refresh_token(), reason), None)
+                let refused = tokens.refresh_token();
+                let end = end(&found, epoch.into(), refused, EndReason::Refused);
+                (end, Event::Ended)
             }
             Step::LoggingIn { epoch, pair } => {
                 let tokens = self.tokens.of(pair, None);
-                (login(&found, epoch.into(), &tokens), Some(Event::LoggedIn))
+                (login(&found, epoch.into(), &tokens), Event::LoggedIn)
             }
             Step::LoggingOut { epoch } => {
-                let reason = EndReason::LoggedOut;
-                (end(&found, epoch.into(), None, reason), None)
+                let end = end(&found, epoch.into(), None, EndReason::LoggedOut);
+                (end, Event::LoggedOut)
             }
             _ => return None,
-        };
-        // Denied: somebody else was there, and what is there is good.
-        let Ok(new) = paper(new) else {
-            self.learn(state, i);
-            state.processes[i].seen = state.store;
-            idle(state, i);
-            return Some(());
-        };
-        let version = match compares {
-            true => seen.version,
-            false => state.store.version,
-        };
-        match self.swap(state, owner, version, &new, blindly) {
-            Told::Done => {
-                if let Some(event) = event {
-                    self.events.saw(event);
-                }
-                state.processes[i].seen = new;
-                if self.users {
-                    state.processes[i].epoch = new.epoch;
-                }
-                idle(state, i);
-            }
-            Told::Conflict | Told::Nothing => {
-                if matches!(process.step, Step::Holds { .. }) {
-                    self.events.saw(Event::CommitJudgedAnew);
-                }
-                state.processes[i].seen = state.store;
-            }
-        }
-        Some(())
+        })
     }
 
     /// Reads back whether a claim is its own.
@@ -524,11 +391,8 @@ impl World {
         let store = state.store;
         self.learn(state, i);
         match store.lease() {
-            Some(lease) if (lease.owner, lease.fence) == (owner(i), fence) => own(state, i, store),
-            _ => {
-                state.processes[i].seen = store;
-                idle(state, i);
-            }
+            Some(lease) if (lease.owner, lease.fence) == (owner(i), fence) => state.own(i, store),
+            _ => state.idle(i),
         }
     }
 
@@ -557,7 +421,8 @@ impl World {
         let Answer { to, says } = state.answers.remove(k);
         let i = usize::from(to.owner - 1);
         let step = state.processes[i].step;
-        let is_asking = step == Step::Waiting;
+        let is_asked = |lease: Lease| lease.fence == to.fence;
+        let is_asking = step == Step::Waiting && state.processes[i].lease.is_some_and(is_asked);
         let next = match says {
             Says::New(new) if is_asking || matches!(step, Step::Idle | Step::Lost) => Step::Holds {
                 epoch: to.epoch,
@@ -565,7 +430,7 @@ impl World {
                 new,
                 by: to.by,
             },
-            Says::Refused if is_asking => Step::Refused,
+            Says::Refused if is_asking => Step::Refused { epoch: to.epoch },
             Says::Bounced if is_asking => Step::Bounced,
             _ => return,
         };
@@ -584,7 +449,7 @@ impl World {
         let dead = |number| if number == owner { DEAD } else { number };
         state.renumber(dead);
         state.answers.retain(|answer| answer.to.owner != DEAD);
-        idle(state, i);
+        state.idle(i);
         if self.users {
             state.processes[i].epoch = 0;
         }
@@ -605,131 +470,6 @@ impl World {
             && state.answers.iter().all(|it| it.to.by >= next)
             && !(self.bounded && state.processes.iter().any(is_late))
     }
-}
-
-impl Process {
-    fn idle(epoch: u8) -> Self {
-        Self {
-            step: Step::Idle,
-            seen: Paper::of(&Record::empty()),
-            read_at: 0,
-            lease: None,
-            pair: 0,
-            epoch,
-        }
-    }
-
-    /// The claim under which it sends, or waits for what it has sent.
-    fn presenting(&self) -> Option<Lease> {
-        let presents = matches!(self.step, Step::Claimed | Step::Checked | Step::Waiting);
-        self.lease.filter(|_| presents)
-    }
-}
-
-impl State {
-    /// Is there anybody alive who has a later pair of this login, or will have it?
-    fn has_successor(&self, pair: Pair) -> bool {
-        let is_later = |other: Pair| other / LOGIN == pair / LOGIN && other > pair;
-        let has = |process: &Process| match process.step {
-            Step::Holds { new, .. } => is_later(new),
-            _ => is_later(process.seen.pair),
-        };
-        is_later(self.store.pair)
-            || self.processes.iter().any(has)
-            || self
-                .answers
-                .iter()
-                .any(|it| matches!(it.says, Says::New(new) if is_later(new)))
-    }
-
-    fn answer(&mut self, answer: Answer) {
-        if answer.to.owner != DEAD {
-            self.answers.push(answer);
-        }
-    }
-
-    fn renumber(&mut self, number: impl Fn(u8) -> u8) {
-        self.store.renumber(&number);
-        self.lock = number(self.lock);
-        if let Some((by, _, paper)) = &mut self.pending {
-            *by = number(*by);
-            paper.renumber(&number);
-        }
-        for process in &mut self.processes {
-            process.seen.renumber(&number);
-            if let Some(lease) = &mut process.lease {
-                lease.owner = number(lease.owner);
-            }
-        }
-        for request in &mut self.requests {
-            request.owner = number(request.owner);
-        }
-        for answer in &mut self.answers {
-            answer.to.owner = number(answer.to.owner);
-        }
-    }
-
-    /// One of the states that differ in nothing but the order of processes and packets.
-    fn sorted(mut self) -> Self {
-        let key = |i: usize| {
-            let mut process = self.processes[i];
-            let me = owner(i);
-            let number = |number| match number {
-                0 | DEAD => number,
-                _ if number == me => 1,
-                _ => 2,
-            };
-            process.seen.renumber(number);
-            if let Some(lease) = &mut process.lease {
-                lease.owner = number(lease.owner);
-            }
-            let named = self.store.lease().is_some_and(|it| it.owner == me);
-            (process, named)
-        };
-        let mut order: Vec<usize> = (0..self.processes.len()).collect();
-        order.sort_by_key(|i| key(*i));
-        if !order.is_sorted() {
-            self.processes = order.iter().map(|i| self.processes[*i]).collect();
-            self.renumber(|number| {
-                let to = order.iter().position(|i| owner(*i) == number);
-                to.map_or(number, owner)
-            });
-        }
-        self.requests.sort_unstable();
-        self.answers.sort_unstable();
-        // It can't be done any more.
-        let version = self.store.version;
-        self.pending = self.pending.filter(|it| it.1 == version);
-        self
-    }
-
-    fn keeps(&self, broken: Broken) -> bool {
-        self.broken & broken as u8 == 0
-    }
-}
-
-/// The number of a process: 1 and more.
-fn owner(i: usize) -> u8 {
-    u8::try_from(i).expect("there are few") + 1
-}
-
-/// Lays everything down. It does not even remember what it has read, as there would be many times as
-/// many states: a process that has nothing in hand reads before it does anything.
-fn idle(state: &mut State, i: usize) {
-    let epoch = state.processes[i].epoch;
-    state.processes[i] = Process::idle(epoch);
-    if state.lock == owner(i) {
-        state.lock = 0;
-    }
-}
-
-/// The claim in this record is its own.
-fn own(state: &mut State, i: usize, record: Paper) {
-    let process = &mut state.processes[i];
-    process.seen = record;
-    process.lease = record.lease();
-    process.read_at = 0;
-    process.step = Step::Claimed;
 }
 
 impl Model for World {
@@ -793,7 +533,7 @@ impl Model for World {
                         actions.push(Action::GiveUp(i));
                     }
                 }
-                Step::Refused => {
+                Step::Refused { .. } => {
                     writes = true;
                     actions.push(Action::Refuse(i));
                 }
@@ -863,20 +603,16 @@ impl Model for World {
                 let epoch = process.seen.epoch;
                 if process.epoch > epoch {
                     // What it knows has settled its attempt.
-                    idle(&mut state, i);
+                    state.idle(i);
                 } else {
                     process.step = Step::Waiting;
                     state.requests.push(Request {
                         owner: owner(i),
+                        fence: process.lease?.fence,
                         epoch,
                         pair: process.pair,
                         by: self.over_by(state.now, process.lease),
                     });
-                    let knows = process.epoch;
-                    let is_old = (u8::from(process.pair / LOGIN > 0) + 1) < knows;
-                    if is_old && knows > epoch {
-                        state.broken |= Broken::OldEpoch as u8;
-                    }
                 }
             }
             Action::GiveUp(i) => {
@@ -895,23 +631,26 @@ impl Model for World {
                 let new = refuse(&found, &process.lease?.real());
                 let new = Paper::of(&new.ok()?);
                 match self.swap(&mut state, owner(i), process.seen.version, &new, false) {
-                    Told::Done => idle(&mut state, i),
+                    Told::Done => state.idle(i),
                     Told::Conflict | Told::Nothing => return None,
                 }
             }
             Action::Watch(i) => self.learn(&mut state, i),
             Action::Login(i) => {
                 state.logins -= 1;
+                let pair = LOGIN + 1;
+                self.learn(&mut state, i);
+                let (epoch, seen) = (state.store.epoch, state.store);
                 let process = &mut state.processes[i];
-                process.step = Step::LoggingIn {
-                    epoch: process.epoch,
-                    pair: LOGIN + 1,
-                };
+                process.seen = seen;
+                process.step = Step::LoggingIn { epoch, pair };
             }
             Action::Logout(i) => {
                 state.logouts -= 1;
+                self.learn(&mut state, i);
+                let (epoch, seen) = (state.store.epoch, state.store);
                 let process = &mut state.processes[i];
-                let epoch = process.epoch;
+                process.seen = seen;
                 process.step = Step::LoggingOut { epoch };
             }
             Action::Crash(i) => {
@@ -958,18 +697,14 @@ impl Model for World {
                 "no claim is taken from the living in their time",
                 |_, state: &State| state.keeps(Broken::Stolen),
             ),
-            Property::always("no claim has two owners", |_, state: &State| {
-                let leases = || state.processes.iter().filter_map(Process::presenting);
-                leases().all(|a| leases().filter(|b| a.fence == b.fence).count() == 1)
-                    && leases().filter(|it| state.now < it.deadline).count() <= 1
-            }),
+            Property::always(TWO_OWNERS, |_, state: &State| state.claims_are_apart()),
             Property::always(
                 "a login ends only when its refresh token is dead",
                 |_, state: &State| state.keeps(Broken::EndedAlive),
             ),
             Property::always(
-                "nobody sends tokens of a login that it knows to be over",
-                |_, state: &State| state.keeps(Broken::OldEpoch),
+                "nobody claims a login that it knows to be over",
+                |_, state: &State| state.keeps(Broken::OldLogin),
             ),
             Property::always(
                 "nobody reads what is older than what it knows",
@@ -977,16 +712,19 @@ impl Model for World {
             ),
         ];
         if self.bounded {
-            all.push(Property::always(IN_FLIGHT, |_, state: &State| {
-                let login = |pair: Pair| pair / LOGIN;
-                let requests = || state.requests.iter();
-                requests().all(|a| {
-                    requests()
-                        .filter(|b| login(a.pair) == login(b.pair))
-                        .count()
-                        == 1
-                })
-            }));
+            all.push(Property::always(
+                "at most one request of a login is in flight",
+                |_, state: &State| {
+                    let login = |pair: Pair| pair / LOGIN;
+                    let requests = || state.requests.iter();
+                    requests().all(|a| {
+                        requests()
+                            .filter(|b| login(a.pair) == login(b.pair))
+                            .count()
+                            == 1
+                    })
+                },
+            ));
         }
         all
     }

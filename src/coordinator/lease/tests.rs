@@ -1,0 +1,458 @@
+//! What the model does not see: each change by itself, on each kind of record.
+
+use super::*;
+
+use crate::token::InDoubt;
+
+const SPAN: Duration = Duration::from_secs(10);
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn strict() -> LostReply {
+    LostReply::strict().or_quarantine(SPAN)
+}
+
+/// The tokens with this number.
+fn pair(number: u32) -> TokenSet {
+    let tokens = TokenSet::new(format!("a{number}")).unwrap();
+    tokens.with_refresh_token(format!("r{number}")).unwrap()
+}
+
+fn access_only(number: u32) -> TokenSet {
+    TokenSet::new(format!("a{number}")).unwrap()
+}
+
+fn record(version: u64, epoch: u64, tokens: impl Into<Option<TokenSet>>, turn: Turn) -> Record {
+    Record {
+        version,
+        epoch,
+        tokens: tokens.into(),
+        turn,
+        foreign: false,
+    }
+}
+
+/// A record that can be claimed.
+fn free() -> Record {
+    record(5, 2, pair(1), Turn::Free)
+}
+
+/// Claimed by 7 at 100 s, until 110 s.
+fn claimed() -> (Record, Claim) {
+    let record = claim(&free(), 7, at(100), SPAN, &strict()).unwrap();
+    match record.turn {
+        Turn::Sent(claim) => (record, claim),
+        turn => panic!("{turn:?}"),
+    }
+}
+
+/// In words, as the tokens of a record can't be compared otherwise.
+fn told(news: &News) -> String {
+    let name = |tokens: &TokenSet| tokens.access_token().expose().to_owned();
+    match news {
+        News::Login(tokens) => format!("login {}", name(tokens)),
+        News::Nothing => "nothing".to_owned(),
+        News::Older => "older".to_owned(),
+        News::Over(reason) => format!("over, {reason:?}"),
+        News::Tokens(tokens) => format!("tokens {}", name(tokens)),
+    }
+}
+
+fn is_same(left: &Record, right: &Record) -> bool {
+    let same_tokens = match (&left.tokens, &right.tokens) {
+        (Some(left), Some(right)) => left.same_tokens(right) && left.in_doubt() == right.in_doubt(),
+        (None, None) => true,
+        _ => false,
+    };
+    let numbers = |record: &Record| (record.version, record.epoch, record.turn, record.foreign);
+    same_tokens && numbers(left) == numbers(right)
+}
+
+#[track_caller]
+fn becomes(changed: Changed, expected: &Record) {
+    let changed = changed.unwrap();
+    assert!(is_same(&changed, expected), "{changed:?}, not {expected:?}");
+}
+
+#[track_caller]
+fn denied(changed: Changed) -> Denied {
+    match changed {
+        Err(denied) => denied,
+        Ok(record) => panic!("it becomes {record:?}"),
+    }
+}
+
+#[test]
+fn news_are_told_for_each_pair_of_records() {
+    let free = |version, epoch, number| record(version, epoch, pair(number), Turn::Free);
+    let ended = |version, epoch, reason| record(version, epoch, None, Turn::Ended(reason));
+    let bare = |version| record(version, 1, None, Turn::Free);
+    let (refused, logged_out) = (EndReason::Refused, EndReason::LoggedOut);
+    let (sent, _) = claimed();
+    let known = free(3, 1, 1);
+    for (known, found, expected) in [
+        (&known, known.clone(), "nothing"),
+        (&known, free(4, 1, 1), "nothing"),
+        (&known, record(4, 1, pair(1), sent.turn), "nothing"),
+        (&known, record(4, 1, pair(1), Turn::Refused), "nothing"),
+        (&known, free(4, 1, 2), "tokens a2"),
+        (&known, record(4, 1, pair(2), sent.turn), "tokens a2"),
+        (
+            &known,
+            record(4, 1, access_only(1), Turn::Free),
+            "tokens a1",
+        ),
+        (&known, free(4, 2, 2), "login a2"),
+        // The same tokens in a new login are a new login all the same.
+        (&known, free(4, 2, 1), "login a1"),
+        (&known, free(2, 1, 2), "older"),
+        (&known, free(4, 0, 2), "older"),
+        (&known, free(2, 2, 2), "older"),
+        (&known, bare(4), "older"),
+        (&known, ended(2, 2, refused), "older"),
+        (&known, ended(4, 2, refused), "over, Refused"),
+        (&known, ended(4, 2, logged_out), "over, LoggedOut"),
+        (&Record::empty(), Record::empty(), "nothing"),
+        (&Record::empty(), free(1, 1, 1), "login a1"),
+        // An attempt without a login: client credentials.
+        (&Record::empty(), free(1, 0, 1), "tokens a1"),
+        (&Record::empty(), record(1, 0, None, sent.turn), "nothing"),
+        (&Record::empty(), ended(2, 2, refused), "over, Refused"),
+        (&ended(4, 2, refused), ended(4, 2, refused), "nothing"),
+        (&ended(4, 2, refused), ended(5, 2, refused), "nothing"),
+        (
+            &ended(4, 2, refused),
+            ended(6, 4, logged_out),
+            "over, LoggedOut",
+        ),
+        (&ended(4, 2, refused), free(5, 3, 2), "login a2"),
+    ] {
+        let news = told(&news(known, &found));
+        assert_eq!(news, expected, "{known:?}, then {found:?}");
+    }
+}
+
+#[test]
+fn a_free_turn_is_claimed_until_the_deadline_under_a_fence_of_its_own() {
+    let (record, claim) = claimed();
+    let expected = Claim {
+        owner: 7,
+        fence: 6,
+        sent_at: at(100),
+        deadline: at(110),
+    };
+    assert_eq!(claim, expected);
+    becomes(
+        Ok(record),
+        &super::tests::record(6, 2, pair(1), Turn::Sent(claim)),
+    );
+    let empty = super::claim(&Record::empty(), 7, at(100), SPAN, &strict());
+    assert_eq!(empty.unwrap().version, 1);
+}
+
+#[test]
+fn a_turn_that_is_not_free_is_not_claimed() {
+    let claim = |turn| {
+        let found = Record { turn, ..free() };
+        denied(claim(&found, 8, at(105), SPAN, &strict()))
+    };
+    let (taken, _) = claimed();
+    assert_eq!(claim(taken.turn), Denied::Busy { until: at(110) });
+    assert_eq!(claim(Turn::Refused), Denied::Refused);
+    let ended = Turn::Ended(EndReason::LoggedOut);
+    assert_eq!(claim(ended), Denied::Superseded);
+}
+
+#[test]
+fn not_even_the_owner_or_the_time_that_has_run_out_makes_a_claim_free() {
+    let (taken, _) = claimed();
+    for (owner, now) in [(7, 105), (8, 110), (8, 1_000)] {
+        let denied = denied(claim(&taken, owner, at(now), SPAN, &strict()));
+        assert_eq!(denied, Denied::Busy { until: at(110) }, "{owner} at {now}");
+    }
+}
+
+#[test]
+fn a_refresh_token_in_doubt_is_claimed_after_its_quarantine_and_keeps_its_doubt() {
+    let doubt = InDoubt::new(at(100), 1).with_sent_at(at(95));
+    let found = Record {
+        tokens: Some(pair(1).with_in_doubt(doubt)),
+        ..free()
+    };
+    for now in [100, 109] {
+        let denied = denied(claim(&found, 8, at(now), SPAN, &strict()));
+        assert_eq!(denied, Denied::InDoubt, "at {now}");
+    }
+    let claimed = claim(&found, 8, at(110), SPAN, &strict()).unwrap();
+    let tokens = claimed.tokens.unwrap();
+    assert_eq!(tokens.in_doubt(), Some(doubt));
+    // Within the issuer's window it is presented again at once.
+    let window = LostReply::OKTA.or_quarantine(SPAN);
+    assert_eq!(
+        claim(&found, 8, at(100), SPAN, &window).is_ok(),
+        !window.is_closed_at(&doubt, at(100))
+    );
+}
+
+#[test]
+fn the_owner_has_longer_after_a_renewal_under_the_same_fence() {
+    let (found, claim) = claimed();
+    let renewed = Claim {
+        deadline: at(118),
+        ..claim
+    };
+    let expected = record(7, 2, pair(1), Turn::Sent(renewed));
+    becomes(renew(&found, &claim, at(108), SPAN), &expected);
+}
+
+#[test]
+fn the_owner_gives_its_turn_back() {
+    let (found, claim) = claimed();
+    let doubt = InDoubt::new(at(110), 1);
+    let doubtful = pair(1).with_in_doubt(doubt);
+    let freed = record(7, 2, pair(1), Turn::Free);
+    becomes(release(&found, &claim), &freed);
+    becomes(
+        refuse(&found, &claim),
+        &record(7, 2, pair(1), Turn::Refused),
+    );
+    let settled = settle(&found, &claim, &doubtful);
+    becomes(settled, &record(7, 2, doubtful, Turn::Free));
+    becomes(settle(&found, &claim, &pair(1)), &freed);
+}
+
+#[test]
+fn other_tokens_than_those_that_are_there_settle_nothing() {
+    let (found, claim) = claimed();
+    assert_eq!(denied(settle(&found, &claim, &pair(2))), Denied::Superseded);
+    let bare = Record {
+        tokens: None,
+        ..found
+    };
+    assert_eq!(denied(settle(&bare, &claim, &pair(1))), Denied::Superseded);
+}
+
+#[test]
+fn whoever_has_lost_its_claim_changes_nothing_with_it() {
+    let (found, claim) = claimed();
+    let turns = [
+        Turn::Free,
+        Turn::Refused,
+        Turn::Ended(EndReason::Refused),
+        Turn::Sent(Claim { owner: 8, ..claim }),
+        Turn::Sent(Claim { fence: 9, ..claim }),
+    ];
+    for turn in turns {
+        let found = Record {
+            turn,
+            ..found.clone()
+        };
+        for changed in [
+            renew(&found, &claim, at(105), SPAN),
+            release(&found, &claim),
+            refuse(&found, &claim),
+            settle(&found, &claim, &pair(1)),
+        ] {
+            assert_eq!(denied(changed), Denied::Superseded, "{turn:?}");
+        }
+    }
+}
+
+#[test]
+fn a_claim_is_presumed_lost_at_its_deadline_or_with_its_owner() {
+    let (found, _) = claimed();
+    assert!(presume_lost(&found, at(109), false).is_none());
+    let lost = |now, is_gone| {
+        let lost = presume_lost(&found, at(now), is_gone).unwrap();
+        assert_eq!((lost.version, lost.epoch, lost.turn), (7, 2, Turn::Free));
+        lost.tokens.unwrap().in_doubt().unwrap()
+    };
+    let doubt = |since| InDoubt::new(at(since), 1).with_sent_at(at(100));
+    assert_eq!(lost(110, false), doubt(110));
+    // Its time ran out long ago: the bytes are as old.
+    assert_eq!(lost(500, false), doubt(110));
+    assert_eq!(lost(500, true), doubt(110));
+    assert_eq!(lost(103, true), doubt(103));
+}
+
+#[test]
+fn each_lost_reply_counts_and_the_first_send_is_kept() {
+    let (found, _) = claimed();
+    let before = InDoubt::new(at(50), 3).with_sent_at(at(40));
+    for (before, tries) in [
+        (before, 4),
+        (
+            InDoubt {
+                tries: u32::MAX,
+                ..before
+            },
+            u32::MAX,
+        ),
+    ] {
+        let found = Record {
+            tokens: Some(pair(1).with_in_doubt(before)),
+            ..found.clone()
+        };
+        let lost = presume_lost(&found, at(110), false).unwrap();
+        let expected = InDoubt::new(at(110), tries).with_sent_at(at(40));
+        assert_eq!(lost.tokens.unwrap().in_doubt(), Some(expected));
+    }
+    // Nobody knows when the first was sent: so it stays.
+    let found = Record {
+        tokens: Some(pair(1).with_in_doubt(InDoubt::new(at(50), 1))),
+        ..found
+    };
+    let lost = presume_lost(&found, at(110), false).unwrap();
+    let expected = InDoubt::new(at(110), 2);
+    assert_eq!(lost.tokens.unwrap().in_doubt(), Some(expected));
+}
+
+#[test]
+fn what_has_no_refresh_token_is_not_in_doubt() {
+    let (found, _) = claimed();
+    for tokens in [Some(access_only(1)), None] {
+        let found = Record {
+            tokens: tokens.clone(),
+            ..found.clone()
+        };
+        let lost = presume_lost(&found, at(110), false).unwrap();
+        assert!(is_same(&lost, &record(7, 2, tokens, Turn::Free)));
+    }
+}
+
+#[test]
+fn nobody_is_lost_who_has_no_claim() {
+    for turn in [Turn::Free, Turn::Refused, Turn::Ended(EndReason::Refused)] {
+        let found = Record { turn, ..free() };
+        assert!(presume_lost(&found, at(500), true).is_none(), "{turn:?}");
+    }
+}
+
+#[test]
+fn new_tokens_take_the_place_of_those_they_come_from_whosever_turn_it_is() {
+    let (from, claim) = claimed();
+    let doubtful = pair(1).with_in_doubt(InDoubt::new(at(110), 1));
+    let other = Turn::Sent(Claim {
+        owner: 8,
+        fence: 9,
+        ..claim
+    });
+    for (tokens, turn) in [
+        (pair(1), from.turn),
+        (pair(1), other),
+        (pair(1), Turn::Refused),
+        (doubtful, Turn::Free),
+    ] {
+        let found = record(9, 2, tokens, turn);
+        let expected = record(10, 2, pair(2), Turn::Free);
+        becomes(commit(&found, &from, &pair(2)), &expected);
+    }
+}
+
+#[test]
+fn new_tokens_take_the_place_of_no_others() {
+    let (from, _) = claimed();
+    let ended = Turn::Ended(EndReason::Refused);
+    for found in [
+        record(9, 2, pair(2), Turn::Free),
+        record(9, 2, access_only(1), Turn::Free),
+        record(9, 3, pair(1), Turn::Free),
+        record(9, 1, pair(1), Turn::Free),
+        record(9, 2, None, Turn::Free),
+        record(9, 3, None, ended),
+    ] {
+        let denied = denied(commit(&found, &from, &pair(3)));
+        assert_eq!(denied, Denied::Superseded, "{found:?}");
+    }
+}
+
+#[test]
+fn the_first_tokens_of_those_who_need_no_login_take_the_place_of_none() {
+    let from = Record::empty();
+    let (sent, _) = claimed();
+    let found = record(1, 0, None, sent.turn);
+    let expected = record(2, 0, pair(1), Turn::Free);
+    becomes(commit(&found, &from, &pair(1)), &expected);
+    let ended = record(1, 0, None, Turn::Ended(EndReason::LoggedOut));
+    assert_eq!(denied(commit(&ended, &from, &pair(1))), Denied::Superseded);
+    let other = record(1, 0, pair(2), Turn::Free);
+    assert_eq!(denied(commit(&other, &from, &pair(1))), Denied::Superseded);
+}
+
+#[test]
+fn a_login_takes_the_place_of_the_one_it_knows() {
+    let (found, _) = claimed();
+    let expected = record(7, 3, pair(2), Turn::Free);
+    becomes(login(&found, 2, &pair(2)), &expected);
+    let tombstone = record(6, 2, None, Turn::Ended(EndReason::Refused));
+    becomes(login(&tombstone, 2, &pair(2)), &expected);
+    for epoch in [1, 3] {
+        assert_eq!(denied(login(&found, epoch, &pair(2))), Denied::Superseded);
+    }
+}
+
+#[test]
+fn the_end_leaves_a_tombstone_of_the_login_it_is_for() {
+    let refused = pair(1);
+    let refused = refused.refresh_token();
+    let (found, _) = claimed();
+    for (refused, reason) in [
+        (refused, EndReason::Refused),
+        (None, EndReason::LoggedOut),
+        (None, EndReason::Rejected),
+    ] {
+        let expected = record(7, 3, None, Turn::Ended(reason));
+        becomes(end(&found, 2, refused, reason), &expected);
+        for epoch in [1, 3] {
+            let denied = denied(end(&found, epoch, refused, reason));
+            assert_eq!(denied, Denied::Superseded);
+        }
+    }
+}
+
+#[test]
+fn a_refused_refresh_token_ends_only_the_login_that_still_has_it() {
+    let refused = pair(1);
+    let refused = refused.refresh_token();
+    for tokens in [Some(pair(2)), Some(access_only(1)), None] {
+        let found = record(6, 2, tokens, Turn::Free);
+        let denied = denied(end(&found, 2, refused, EndReason::Refused));
+        assert_eq!(denied, Denied::Superseded, "{found:?}");
+    }
+}
+
+#[test]
+fn what_has_ended_does_not_end_again() {
+    let found = record(6, 2, None, Turn::Ended(EndReason::Refused));
+    let denied = denied(end(&found, 2, None, EndReason::LoggedOut));
+    assert_eq!(denied, Denied::Superseded);
+}
+
+#[test]
+fn a_record_of_a_newer_version_is_only_read() {
+    let (found, claim) = claimed();
+    let found = Record {
+        foreign: true,
+        ..found
+    };
+    let free = Record {
+        foreign: true,
+        ..free()
+    };
+    for changed in [
+        super::claim(&free, 7, at(105), SPAN, &strict()),
+        renew(&found, &claim, at(105), SPAN),
+        release(&found, &claim),
+        refuse(&found, &claim),
+        settle(&found, &claim, &pair(1)),
+        commit(&found, &found, &pair(2)),
+        login(&found, 2, &pair(2)),
+        end(&found, 2, None, EndReason::LoggedOut),
+    ] {
+        assert_eq!(denied(changed), Denied::ReadOnly);
+    }
+    assert!(presume_lost(&found, at(500), true).is_none());
+    assert_eq!(told(&news(&Record::empty(), &found)), "login a1");
+}
