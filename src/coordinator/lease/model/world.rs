@@ -214,10 +214,9 @@ impl World {
         if !is_unchanged {
             state.orphan = false;
         }
-        if new.turn == Whose::RefusedForGood {
-            if state.issuer[usize::from(old.pair / LOGIN)] == old.pair {
-                state.broken |= Broken::EndedAlive as u8;
-            }
+        let is_taken = state.issuer[usize::from(old.pair / LOGIN)] == old.pair;
+        if new.turn == Whose::RefusedForGood && is_taken {
+            state.broken |= Broken::EndedAlive as u8;
         }
         state.store = new;
     }
