@@ -7,16 +7,16 @@ use super::super::Changed;
 use super::super::Denied;
 use super::super::News;
 use super::super::end;
+use super::super::log_out;
 use super::super::login;
+use super::super::lose;
 use super::super::news;
 use super::super::refuse;
 use super::super::release;
 use super::super::renew;
-use super::super::settle;
 use super::events::Event;
 use super::events::Events;
 use super::paper::DEAD;
-use super::paper::Doubt;
 use super::paper::LOGIN;
 use super::paper::Lease;
 use super::paper::Pair;
@@ -172,7 +172,7 @@ impl World {
         match news(&self.tokens.record(&known), &found) {
             News::Tokens(_) => self.events.saw(Event::Adopted),
             News::Older => state.broken |= Broken::ReadOlder as u8,
-            News::Login(_) | News::Nothing | News::Over(_) => {}
+            News::Login | News::Nothing | News::Over(_) => {}
         }
         if self.users {
             process.epoch = store.epoch;
@@ -352,32 +352,21 @@ impl World {
                 };
                 ((self.rules.commit)(&found, &from, &tokens), event)
             }
-            Step::Lost => {
-                let before = seen.doubt;
-                let sent_at = process.lease.map(|lease| lease.sent_at);
-                let doubt = Doubt {
-                    since: state.now,
-                    tries: before.map_or(1, |before| before.tries + 1),
-                    sent_at: before.map_or(sent_at, |before| before.sent_at),
-                };
-                let tokens = self.tokens.of(process.pair, Some(doubt));
-                (settle(&found, &claim?, &tokens), Event::Settled)
-            }
-            Step::Bounced => (release(&found, &claim?), Event::Released),
+            Step::Lost => (lose(&found, &claim?, at(state.now)), Event::Settled),
+            Step::Bounced => (release(&found, &claim?, false), Event::Released),
             Step::Refused { epoch } => {
-                let tokens = self.tokens.of(process.pair, None);
-                let refused = tokens.refresh_token();
-                let end = end(&found, epoch.into(), refused, EndReason::Refused);
-                (end, Event::Ended)
+                let from = Record {
+                    epoch: epoch.into(),
+                    tokens: Some(self.tokens.of(process.pair, None)),
+                    ..Record::empty()
+                };
+                (end(&found, &from, EndReason::Refused), Event::Ended)
             }
             Step::LoggingIn { epoch, pair } => {
                 let tokens = self.tokens.of(pair, None);
                 (login(&found, epoch.into(), &tokens), Event::LoggedIn)
             }
-            Step::LoggingOut { epoch } => {
-                let end = end(&found, epoch.into(), None, EndReason::LoggedOut);
-                (end, Event::LoggedOut)
-            }
+            Step::LoggingOut { epoch } => (log_out(&found, epoch.into()), Event::LoggedOut),
             _ => return None,
         })
     }
