@@ -310,9 +310,9 @@
 //! # Limits
 //!
 //! - A [`TokenStore`] is for one process: with it, two that share a login can present one refresh
-//!   token at the same time. A [`SharedTokenStore`] is for several. What no lock can exclude is a
-//!   process that is stopped between its last look at the clock and the system's send, for longer than
-//!   its claim and the quarantine together.
+//!   token at the same time. A [`SharedTokenStore`] is for several. Where it has no lock that dies
+//!   with its holder, a process that is stopped for longer than its claim and the quarantine together,
+//!   right before it sends or before it has stored the answer, can still lead to that.
 //! - A gRPC call that fails with `UNAUTHENTICATED` is made good where its status is in the head, or in
 //!   trailers that are there with the head and without a message before them. The layer does not wait
 //!   for trailers: those that come later are passed on, and the next request refreshes first. The

@@ -67,8 +67,16 @@ pub(super) fn news(known: &Record, found: &Record) -> News {
         (None, _) => News::Older,
         (Some(_), _) if found.epoch > known.epoch => News::Login,
         (Some(tokens), _) if same_pair(known.tokens.as_ref(), Some(tokens)) => News::Nothing,
+        _ if is_half_of(found, known) => News::Nothing,
         (Some(tokens), _) => News::Tokens(tokens.clone()),
     }
+}
+
+/// A record of a newer version shows no refresh token. Where its access token is known, so is the rest.
+pub(super) fn is_half_of(found: &Record, known: &Record) -> bool {
+    let access = |record: &Record| record.tokens.as_ref().map(|it| it.access_token().clone());
+    let both = access(found).zip(access(known));
+    found.foreign && both.is_some_and(|(found, known)| found.same(&known))
 }
 
 /// Takes the turn, and says that bytes may leave from now on.

@@ -99,8 +99,10 @@ impl Peers {
 
     /// Memory is in line with this record, in the login of this epoch.
     fn know(&mut self, record: Record, epoch: u64) {
-        let is_older = |(known, _): &(Record, u64)| known.version > record.version;
-        if !self.known.as_ref().is_some_and(is_older) {
+        let is_less = |(known, _): &(Record, u64)| {
+            known.version > record.version || lease::is_half_of(&record, known)
+        };
+        if !self.known.as_ref().is_some_and(is_less) {
             self.replaces = None;
             self.known = Some((record, epoch));
         }

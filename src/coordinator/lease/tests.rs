@@ -487,3 +487,15 @@ fn a_record_of_a_newer_version_is_only_read() {
     assert!(presume_lost(&found, at(500), true).is_none());
     assert_eq!(told(&news(&Record::empty(), &found)), "login");
 }
+
+#[test]
+fn a_record_of_a_newer_version_is_news_where_its_access_token_is() {
+    let newer = |number| Record {
+        foreign: true,
+        ..record(7, 2, access_only(number), Turn::Free)
+    };
+    assert_eq!(told(&news(&free(), &newer(1))), "nothing");
+    assert_eq!(told(&news(&free(), &newer(2))), "tokens a2");
+    let ours = record(7, 2, access_only(1), Turn::Free);
+    assert_eq!(told(&news(&free(), &ours)), "tokens a1");
+}
