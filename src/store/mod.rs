@@ -15,6 +15,7 @@ mod shared;
 pub use file::FileStore;
 pub use memory::MemoryStore;
 pub(crate) use record::Claim;
+pub(crate) use record::LARGEST;
 pub use record::Record;
 pub use record::StoreLock;
 pub(crate) use record::Turn;

@@ -12,6 +12,10 @@ use crate::error::BoxError;
 use crate::error::EndReason;
 use crate::token::TokenSet;
 
+/// The largest version and epoch. No record is changed so often, so that what is beyond is damage:
+/// other programs would round it, and the next one might not exist.
+pub(crate) const LARGEST: u64 = 1 << 53;
+
 /// What the processes that share a login know of it: the tokens, who presents the refresh token now,
 /// and after the end, how it ended.
 ///
@@ -89,7 +93,7 @@ impl Record {
     /// | member | |
     /// |---|---|
     /// | `format` | `1` |
-    /// | `version`, `epoch` | integers |
+    /// | `version`, `epoch` | integers up to 2^53 |
     /// | `turn` | who presents the refresh token: absent where anybody may; `{"state": "sent", "owner": 16 hexadecimal digits, "fence": n, "sent_at": RFC 3339, "deadline": RFC 3339}`; `{"state": "refused"}` |
     /// | `access_token`, `refresh_token` | texts |
     /// | `expires_at`, `obtained_at` | RFC 3339, by the wall clock |

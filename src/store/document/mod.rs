@@ -25,6 +25,7 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::Claim;
+use super::LARGEST;
 use super::Record;
 use super::Turn;
 use crate::error::EndReason;
@@ -195,8 +196,8 @@ impl<'a> Document<'a> {
                     (self.turn()?, Some(tokens))
                 };
                 Ok(Record {
-                    version: self.own(VERSION)?.unwrap_or_default(),
-                    epoch: self.own(EPOCH)?.unwrap_or_default(),
+                    version: self.serial(VERSION)?,
+                    epoch: self.serial(EPOCH)?,
                     tokens,
                     turn,
                     foreign: false,
@@ -448,7 +449,7 @@ impl<'a> Document<'a> {
         let sent = || {
             Some(Claim {
                 owner: number(text("owner")?)?,
-                fence: value.get("fence")?.as_u64()?,
+                fence: value.get("fence")?.as_u64().filter(|it| *it <= LARGEST)?,
                 sent_at: time("sent_at")?,
                 deadline: time("deadline")?,
             })
@@ -504,6 +505,14 @@ impl<'a> Document<'a> {
         let raw = self.get(names[0]);
         raw.map(|raw| parse(raw).ok_or_else(|| unreadable(names)))
             .transpose()
+    }
+
+    fn serial(&self, names: Names) -> Result<u64, Defect> {
+        let serial = self.own(names)?.unwrap_or_default();
+        match serial <= LARGEST {
+            true => Ok(serial),
+            false => Err(unreadable(names)),
+        }
     }
 
     fn text(&self, names: Names) -> Result<Option<Zeroizing<String>>, Defect> {

@@ -84,7 +84,7 @@ prop_compose! {
 }
 
 fn any_turn() -> impl Strategy<Value = Turn> {
-    let claim = (any::<u64>(), any::<u64>(), time(), time()).prop_map(
+    let claim = (any::<u64>(), 0..=LARGEST, time(), time()).prop_map(
         |(owner, fence, sent_at, deadline)| {
             Turn::Sent(Claim {
                 owner,
@@ -106,8 +106,8 @@ fn any_turn() -> impl Strategy<Value = Turn> {
 
 prop_compose! {
     fn any_record()(
-        version in any::<u64>(),
-        epoch in any::<u64>(),
+        version in 0..=LARGEST,
+        epoch in 0..=LARGEST,
         turn in any_turn(),
         tokens in proptest::option::weighted(0.9, any_tokens()),
     ) -> Record {

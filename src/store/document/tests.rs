@@ -502,6 +502,19 @@ const BROKEN: &[(&str, &str)] = &[
     ),
     (r#"{"format":1,"access_token":"a","version":-1}"#, "version"),
     (
+        r#"{"format":1,"access_token":"a","version":9007199254740993}"#,
+        "version",
+    ),
+    (
+        r#"{"format":1,"logged_out":true,"epoch":18446744073709551615}"#,
+        "epoch",
+    ),
+    (
+        r#"{"format":1,"access_token":"a","turn":{"state":"sent","owner":"0000000000000001",
+            "fence":9007199254740993,"sent_at":1,"deadline":2}}"#,
+        "turn",
+    ),
+    (
         r#"{"format":1,"access_token":"a","epoch":"CANARY"}"#,
         "epoch",
     ),
@@ -565,7 +578,7 @@ fn deep_nesting_neither_crashes_nor_is_lost() {
 fn a_claim_says_who_has_sent_the_refresh_token_and_until_when() {
     let claim = Claim {
         owner: 0xabc,
-        fence: u64::MAX,
+        fence: LARGEST,
         sent_at: modified() + Duration::from_millis(1),
         deadline: modified() + Duration::from_millis(10_001),
     };
@@ -577,7 +590,7 @@ fn a_claim_says_who_has_sent_the_refresh_token_and_until_when() {
   "record_id": "0000000000000fed",
   "turn": {
     "deadline": "2001-09-09T01:46:50.001Z",
-    "fence": 18446744073709551615,
+    "fence": 9007199254740992,
     "owner": "0000000000000abc",
     "sent_at": "2001-09-09T01:46:40.001Z",
     "state": "sent"

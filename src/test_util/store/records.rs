@@ -9,6 +9,7 @@ use super::difference::time_within;
 use super::samples::Samples;
 use crate::error::EndReason;
 use crate::store::Claim;
+use crate::store::LARGEST;
 use crate::store::Record;
 use crate::store::Turn;
 use crate::token::InvalidToken;
@@ -16,9 +17,6 @@ use crate::token::TokenSet;
 
 /// What a claim hangs on is kept to the millisecond.
 const PRECISION: Duration = Duration::from_millis(1);
-
-/// The largest version and epoch: beyond it, a number in JSON may lose its last digit.
-const LARGEST: u64 = 1 << 53;
 
 /// A moment with all its digits: 2026-01-02.
 const MOMENT: Duration = Duration::new(1_767_312_000, 987_654_321);
