@@ -16,7 +16,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use http::StatusCode;
 use shared::Common;
-use support::Client;
+use shared::Process;
+use shared::expired;
 use support::Script;
 use support::World;
 use tokio::time::Instant;
@@ -27,65 +28,11 @@ use tower_token_refresh::Reissue;
 use tower_token_refresh::ReissueError;
 use tower_token_refresh::ReissueRequest;
 use tower_token_refresh::Session;
-use tower_token_refresh::SessionBuilder;
 use tower_token_refresh::SessionStatus;
 use tower_token_refresh::TokenSet;
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
-}
-
-/// One process: its session, its client, and its way to the store.
-struct Process {
-    session: Session,
-    client: Client,
-    store: Common,
-}
-
-impl Process {
-    fn new(world: &World, store: &Common) -> Self {
-        Self::with(world, store, |builder| builder)
-    }
-
-    fn with(
-        world: &World,
-        store: &Common,
-        options: impl FnOnce(SessionBuilder) -> SessionBuilder,
-    ) -> Self {
-        let store = store.other();
-        let builder = world.builder().shared_store(store.clone());
-        let session = options(builder).build().unwrap();
-        Self {
-            client: world.client(&session),
-            session,
-            store,
-        }
-    }
-
-    async fn get(&self) -> support::Answer {
-        self.client.get().await.unwrap()
-    }
-
-    async fn is_ok(&self) {
-        let answer = self.get().await;
-        assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.why);
-    }
-
-    /// Waits until the session stands so.
-    async fn until(&self, condition: impl FnMut(&SessionStatus) -> bool) -> SessionStatus {
-        *self.session.subscribe().wait_for(condition).await.unwrap()
-    }
-}
-
-/// Processes that have used the login, whose token has expired since.
-async fn expired(world: &World, store: &Common, n: usize) -> Vec<Process> {
-    let processes: Vec<_> = (0..n).map(|_| Process::new(world, store)).collect();
-    processes[0].session.login(world.tokens("u")).await.unwrap();
-    for process in &processes {
-        process.is_ok().await;
-    }
-    world.expire();
-    processes
 }
 
 fn stores() -> [Common; 2] {

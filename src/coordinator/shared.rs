@@ -440,7 +440,12 @@ impl Coordinator {
         };
         let epoch = self.lock().state.stamp().epoch;
         let (found, _) = self.read(store).await?;
-        if !self.lock().dirty {
+        let is_left_to_others = self.with(|inner, _| {
+            // Whoever waits for the first look of all must not be told that this login is another.
+            let is_loading = inner.peers.known.is_none() && inner.running.is_some();
+            inner.dirty || is_loading
+        });
+        if !is_left_to_others {
             self.take_in(found, epoch);
         }
         Ok(())

@@ -74,8 +74,12 @@ impl Guard {
             };
         }
         let tokens = found.tokens().cloned();
-        let epoch = self.epoch();
-        self.coordinator.with(|inner, _| inner.know(found, epoch));
+        self.coordinator.with(|inner, _| {
+            // Else memory has not got these, and would pass for one that has.
+            if inner.state.counts(self.start.number) {
+                inner.know(found, self.epoch());
+            }
+        });
         Ok(tokens)
     }
 

@@ -1,9 +1,10 @@
-//! A store that several sessions of a test share, as several processes would: it fails, forgets and
-//! has a lock when it is told to, and its clock is the test's.
+//! A store that several sessions of a test share, as several processes would: it fails, forgets,
+//! dawdles and has a lock when it is told to, and its clock is the test's. And such a process.
 
 // Each test file is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -12,24 +13,81 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use http::StatusCode;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio::time::timeout;
 use tower_token_refresh::BoxError;
+use tower_token_refresh::InDoubt;
 use tower_token_refresh::MemoryStore;
 use tower_token_refresh::Record;
+use tower_token_refresh::RefreshError;
+use tower_token_refresh::Session;
+use tower_token_refresh::SessionBuilder;
+use tower_token_refresh::SessionStatus;
 use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::StoreLock;
 use tower_token_refresh::Swap;
 use tower_token_refresh::TokenSet;
 use tower_token_refresh::TokenStore;
 
+use crate::support::Answer;
+use crate::support::Client;
+use crate::support::World;
+
 type Lock = Arc<tokio::sync::Mutex<()>>;
 
 #[derive(Clone)]
 pub struct Common {
     state: Arc<State>,
-    /// Each process has its own way to the store.
-    away: Arc<AtomicBool>,
+    way: Arc<Way>,
+}
+
+/// Each process has its own way to the store.
+#[derive(Default)]
+struct Way {
+    away: AtomicBool,
+    notice: Mutex<Notice>,
+    /// What becomes of its next reads and swaps.
+    reads: Mutex<VecDeque<Fate>>,
+    swaps: Mutex<VecDeque<Fate>>,
+    held: Notify,
+    released: Notify,
+    /// By how much this process sees a later time than the others.
+    ahead: Mutex<Duration>,
+    asked: AtomicUsize,
+}
+
+/// What becomes of a read or a swap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Done,
+    /// It waits for the test, and is done then.
+    HeldBefore,
+    /// It is done, and its answer waits for the test.
+    HeldAfter,
+    /// It is not done, and answered by an error.
+    Lost,
+    /// It is answered by an error, and done when the test says so.
+    Late,
+}
+
+/// When a process is told that something has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Notice {
+    #[default]
+    InTime,
+    /// All the time, whether it has or not.
+    TooEarly,
+    Never,
+}
+
+impl Way {
+    async fn hold(&self) {
+        self.held.notify_one();
+        self.released.notified().await;
+    }
 }
 
 struct State {
@@ -65,7 +123,7 @@ impl Common {
                 lock: lock.map(Mutex::new),
                 began: (Instant::now(), SystemTime::now()),
             }),
-            away: Arc::default(),
+            way: Arc::default(),
         }
     }
 
@@ -73,13 +131,52 @@ impl Common {
     pub fn other(&self) -> Self {
         Self {
             state: self.state.clone(),
-            away: Arc::default(),
+            way: Arc::default(),
         }
     }
 
     /// From now on this process cannot reach it, or can again.
     pub fn set_away(&self, away: bool) {
-        self.away.store(away, Ordering::Relaxed);
+        self.way.away.store(away, Ordering::Relaxed);
+    }
+
+    /// What becomes of this process's next swaps.
+    pub fn next_swaps(&self, fates: impl IntoIterator<Item = Fate>) {
+        *self.way.swaps.lock().unwrap() = fates.into_iter().collect();
+    }
+
+    /// What becomes of this process's next reads.
+    pub fn next_reads(&self, fates: impl IntoIterator<Item = Fate>) {
+        *self.way.reads.lock().unwrap() = fates.into_iter().collect();
+    }
+
+    /// Waits until a read or swap of this process waits for the test.
+    pub async fn until_held(&self) {
+        self.way.held.notified().await;
+    }
+
+    pub fn release(&self) {
+        self.way.released.notify_one();
+    }
+
+    /// From now on this process is told of changes so.
+    pub fn set_notice(&self, notice: Notice) {
+        *self.way.notice.lock().unwrap() = notice;
+    }
+
+    /// From now on the clock is wrong by so much when this process looks.
+    pub fn set_ahead(&self, by: Duration) {
+        *self.way.ahead.lock().unwrap() = by;
+    }
+
+    /// How often this process has read.
+    pub fn reads(&self) -> usize {
+        self.way.asked.load(Ordering::Relaxed)
+    }
+
+    /// How many hold this process's way to the store.
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.way)
     }
 
     /// So many swaps from now on are done, and answered by an error.
@@ -116,6 +213,17 @@ impl Common {
         self.state.store.load().await.unwrap()
     }
 
+    pub async fn doubt(&self) -> Option<InDoubt> {
+        self.tokens().await?.in_doubt()
+    }
+
+    /// How many logins, logouts and ends there have been.
+    pub async fn epoch(&self) -> u64 {
+        let text = self.record().await.to_json().unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        record["epoch"].as_u64().unwrap()
+    }
+
     pub async fn access(&self) -> String {
         let tokens = self.tokens().await.unwrap();
         tokens.access_token().expose().to_owned()
@@ -132,7 +240,7 @@ impl Common {
     }
 
     fn check(&self) -> Result<(), BoxError> {
-        match self.away.load(Ordering::Relaxed) {
+        match self.way.away.load(Ordering::Relaxed) {
             true => Err("the store is away".into()),
             false => Ok(()),
         }
@@ -144,16 +252,31 @@ fn take_one(counter: &AtomicUsize) -> bool {
     taken.is_ok()
 }
 
+fn next(fates: &Mutex<VecDeque<Fate>>) -> Fate {
+    fates.lock().unwrap().pop_front().unwrap_or(Fate::Done)
+}
+
 impl SharedTokenStore for Common {
     async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
         self.check()?;
+        self.way.asked.fetch_add(1, Ordering::Relaxed);
+        let fate = next(&self.way.reads);
+        match fate {
+            Fate::HeldBefore => self.way.hold().await,
+            Fate::Lost | Fate::Late => return Err("the read was lost".into()),
+            Fate::Done | Fate::HeldAfter => {}
+        }
         let (began, wall) = self.state.began;
         let shown = self.state.shown.lock().unwrap().clone();
         let record = match shown {
             Some(record) => record,
             None => self.record().await,
         };
-        Ok((record, wall + began.elapsed()))
+        if fate == Fate::HeldAfter {
+            self.way.hold().await;
+        }
+        let ahead = *self.way.ahead.lock().unwrap();
+        Ok((record, wall + began.elapsed() + ahead))
     }
 
     async fn swap(&self, version: u64, record: &Record) -> Result<Swap, BoxError> {
@@ -161,8 +284,25 @@ impl SharedTokenStore for Common {
         if take_one(&self.state.lost) {
             return Err("the swap was lost".into());
         }
+        let fate = next(&self.way.swaps);
+        match fate {
+            Fate::HeldBefore => self.way.hold().await,
+            Fate::Lost => return Err("the swap was lost".into()),
+            Fate::Late => {
+                let (this, record) = (self.clone(), record.clone());
+                tokio::spawn(async move {
+                    this.way.hold().await;
+                    let _: Swap = this.state.store.swap(version, &record).await.unwrap();
+                });
+                return Err("the answer was lost".into());
+            }
+            Fate::Done | Fate::HeldAfter => {}
+        }
         let swapped = self.state.store.swap(version, record).await?;
         self.state.swaps.fetch_add(1, Ordering::Relaxed);
+        if fate == Fate::HeldAfter {
+            self.way.hold().await;
+        }
         match take_one(&self.state.unknown) {
             true => Err("the answer was lost".into()),
             false => Ok(swapped),
@@ -170,6 +310,12 @@ impl SharedTokenStore for Common {
     }
 
     async fn changed(&self, version: u64) {
+        let notice = *self.way.notice.lock().unwrap();
+        match notice {
+            Notice::InTime => {}
+            Notice::TooEarly => return,
+            Notice::Never => std::future::pending().await,
+        }
         self.state.store.changed(version).await;
     }
 
@@ -181,4 +327,81 @@ impl SharedTokenStore for Common {
         let held = timeout(limit, lock.lock_owned()).await?;
         Ok(Some(StoreLock::new(held)))
     }
+}
+
+/// One process: its session, its client, and its way to the store.
+pub struct Process {
+    pub session: Session,
+    pub client: Client,
+    pub store: Common,
+}
+
+impl Process {
+    pub fn new(world: &World, store: &Common) -> Self {
+        Self::with(world, store, |builder| builder)
+    }
+
+    pub fn with(
+        world: &World,
+        store: &Common,
+        options: impl FnOnce(SessionBuilder) -> SessionBuilder,
+    ) -> Self {
+        let store = store.other();
+        let builder = world.builder().shared_store(store.clone());
+        let session = options(builder).build().unwrap();
+        Self {
+            client: world.client(&session),
+            session,
+            store,
+        }
+    }
+
+    pub async fn get(&self) -> Answer {
+        self.client.get().await.unwrap()
+    }
+
+    /// Sends a request meanwhile.
+    pub fn send(&self) -> JoinHandle<Answer> {
+        let client = self.client.clone();
+        tokio::spawn(async move { client.get().await.unwrap() })
+    }
+
+    /// Refreshes meanwhile.
+    pub fn refresh(&self) -> JoinHandle<Result<(), RefreshError>> {
+        let session = self.session.clone();
+        tokio::spawn(async move { session.refresh().await })
+    }
+
+    pub async fn is_ok(&self) {
+        let answer = self.get().await;
+        assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.why);
+    }
+
+    /// Waits until the session stands so.
+    pub async fn until(&self, condition: impl FnMut(&SessionStatus) -> bool) -> SessionStatus {
+        *self.session.subscribe().wait_for(condition).await.unwrap()
+    }
+}
+
+/// Processes that have used the login.
+pub async fn in_use(
+    world: &World,
+    store: &Common,
+    n: usize,
+    options: impl Fn(SessionBuilder) -> SessionBuilder,
+) -> Vec<Process> {
+    let process = |_| Process::with(world, store, &options);
+    let processes: Vec<_> = (0..n).map(process).collect();
+    processes[0].session.login(world.tokens("u")).await.unwrap();
+    for process in &processes {
+        process.is_ok().await;
+    }
+    processes
+}
+
+/// The same, and its token has expired since.
+pub async fn expired(world: &World, store: &Common, n: usize) -> Vec<Process> {
+    let processes = in_use(world, store, n, |builder| builder).await;
+    world.expire();
+    processes
 }
