@@ -158,6 +158,9 @@ impl Session {
 
     /// Follows where the session stands. The end of a login is told exactly once (P7).
     ///
+    /// To follow is not to use: until the first request, [`token`](Self::token) or login, the store is
+    /// not read, and what other processes do to a shared login is not heard of.
+    ///
     /// ```
     /// # use tower_token_refresh::{ReissueError, Session, reissue_fn};
     /// # async fn show_the_login_page() {}

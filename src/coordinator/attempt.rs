@@ -647,10 +647,14 @@ impl Coordinator {
         {
             count(&self.counters.adopted);
         }
+        // That is not a failure of the refresh.
+        let is_taken_over = matches!(completion, Completion::TakenOver(_));
         let Some((outcome, ended, running)) = self.apply(guard.start.number, completion) else {
             return false;
         };
-        if let Err(error) = &outcome {
+        if let Err(error) = &outcome
+            && !is_taken_over
+        {
             self.counters.failed(error.kind());
         }
         if ended {

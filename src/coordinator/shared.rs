@@ -329,8 +329,8 @@ impl Coordinator {
     }
 
     /// Brings memory to what another process has stored, if it is still in the login of this epoch.
-    /// `true` where that is another login, or the end of ours. To be called with the gate held, and
-    /// outside of an attempt.
+    /// `true` where that is another login, or the end of ours. To be called outside of an attempt, and
+    /// with the gate held where it may be anything else.
     pub(super) fn take_in(&self, found: Record, epoch: u64) -> bool {
         let replaced = self.with(|inner, now| {
             if inner.state.stamp().epoch != epoch {
@@ -431,21 +431,20 @@ impl Coordinator {
         }
     }
 
-    /// Looks whether another process has stored something new.
+    /// Looks whether another process has stored something new. While a transaction is under way, which
+    /// reads the store as well, only for another login or an end: as with those of here, nobody waits
+    /// for it.
     async fn look(&self, store: &SharedStore) -> Outcome {
-        let gate = self.with(|inner, _| inner.gate.clone());
-        let Ok(_permit) = gate.try_lock_owned() else {
-            // Whoever has it reads the store as well.
-            return Ok(());
-        };
-        let epoch = self.lock().state.stamp().epoch;
+        let (gate, epoch) = self.with(|inner, _| (inner.gate.clone(), inner.state.stamp().epoch));
+        let permit = gate.try_lock_owned();
         let (found, _) = self.read(store).await?;
-        let is_left_to_others = self.with(|inner, _| {
+        let is_ours = self.with(|inner, _| {
             // Whoever waits for the first look of all must not be told that this login is another.
             let is_loading = inner.peers.known.is_none() && inner.running.is_some();
-            inner.dirty || is_loading
+            let is_other = matches!(inner.news(&found), News::Login | News::Over(_));
+            !inner.dirty && !is_loading && (permit.is_ok() || is_other)
         });
-        if !is_left_to_others {
+        if is_ours {
             self.take_in(found, epoch);
         }
         Ok(())

@@ -142,7 +142,8 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fr
 ///   refresh token that was used since must not be presented again, and tokens of one user must not
 ///   become those of another. To use such a file all the same, remove the witness and start the
 ///   programs anew: a running one remembers what it has seen. To do without it, remove it and log in
-///   again.
+///   again. Only a *record* is recognised: a copy that was made while the file was still plain, before
+///   its first save, is taken for a login, and its refresh token is presented.
 ///
 /// # What is promised
 ///
