@@ -10,6 +10,10 @@
 //!   and nobody else; its outcome belongs to it and not to a generation (P5). The session's status
 //!   is told on another.
 //!
+//! Where several processes share the store, an attempt also takes its turn among theirs ([`turn`]): what may become
+//! of the record they share is decided in [`lease`], which is pure as well, and [`shared`] keeps memory in line with
+//! that record.
+//!
 //! An attempt that is not driven any more (its runtime stands still) cannot settle anybody. So
 //! waiters and newcomers hold its deadline themselves, and the first of them to find it passed
 //! abandons the attempt (P4).
