@@ -2,7 +2,7 @@
 //! several processes share.
 //!
 //! Both say what is done with a store and in which order; [`samples`] and [`records`] have what is
-//! put into it, [`difference`] says in words what is wrong with what comes back.
+//! put into it, [`mod@difference`] says in words what is wrong with what comes back.
 
 mod difference;
 mod fault;
