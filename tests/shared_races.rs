@@ -453,6 +453,26 @@ async fn a_logout_is_one_even_where_the_login_was_not_yet_heard_of() {
     soon(&one, |status| !status.is_logged_in()).await;
 }
 
+// shows P8: the same where whoever follows the store has just read of it, and memory has not got it yet.
+#[tokio::test(start_paused = true)]
+async fn a_login_that_is_heard_of_during_a_logout_does_not_undo_it() {
+    let world = World::new();
+    let (store, one, other) = two(&world).await;
+    one.session.logout().await.unwrap();
+    soon(&other, |status| !status.is_logged_in()).await;
+    settle_down().await;
+    other.store.next_reads([Fate::HeldAfter]);
+    one.session.login(world.tokens("v")).await.unwrap();
+    other.store.until_held().await;
+    let session = other.session.clone();
+    let logout = tokio::spawn(async move { session.logout().await });
+    settle_down().await;
+    other.store.release();
+    logout.await.unwrap().unwrap();
+    assert!(store.tokens().await.is_none());
+    soon(&one, |status| !status.is_logged_in()).await;
+}
+
 // shows P4: whoever follows the store goes with the session, whatever the store says.
 #[tokio::test(start_paused = true)]
 async fn nothing_follows_the_store_for_a_session_that_is_gone() {
@@ -468,6 +488,7 @@ async fn nothing_follows_the_store_for_a_session_that_is_gone() {
             settle_down().await;
         }
         assert_eq!(store.holders(), 1, "{notice:?}");
+        assert!(store.reads() < 10_000, "{notice:?}");
     }
 }
 
