@@ -168,6 +168,22 @@ async fn a_login_while_a_claim_is_renewed_is_another_one_to_all() {
     .await;
 }
 
+// shows P1: one that was taken for dead meanwhile does not try again.
+#[tokio::test(start_paused = true)]
+async fn one_whose_claim_was_taken_away_does_not_present_it_again() {
+    let world = World::new();
+    let grace = |it: SessionBuilder| it.lost_reply(LostReply::grace(seconds(100)));
+    let (_store, one, other) = two_with(&world, grace).await;
+    world.expire();
+    world.script(Script::Hang);
+    let request = one.send();
+    world.until(|counts| counts.reissues == 1).await;
+    other.store.set_ahead(seconds(3600));
+    assert!(other.get().await.why.unwrap().is_outcome_unknown());
+    assert!(request.await.unwrap().why.is_some());
+    assert_eq!(world.counts().reissues, 1);
+}
+
 // shows P8
 #[tokio::test(start_paused = true)]
 async fn a_login_while_the_store_is_read_for_the_first_time_is_another_one_to_all() {
