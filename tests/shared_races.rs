@@ -168,6 +168,22 @@ async fn a_login_while_a_claim_is_renewed_is_another_one_to_all() {
     .await;
 }
 
+// shows P1: one that was taken for dead meanwhile does not try again.
+#[tokio::test(start_paused = true)]
+async fn one_whose_claim_was_taken_away_does_not_present_it_again() {
+    let world = World::new();
+    let grace = |it: SessionBuilder| it.lost_reply(LostReply::grace(seconds(100)));
+    let (_store, one, other) = two_with(&world, grace).await;
+    world.expire();
+    world.script(Script::Hang);
+    let request = one.send();
+    world.until(|counts| counts.reissues == 1).await;
+    other.store.set_ahead(seconds(3600));
+    assert!(other.get().await.why.unwrap().is_outcome_unknown());
+    assert!(request.await.unwrap().why.is_some());
+    assert_eq!(world.counts().reissues, 1);
+}
+
 // shows P8
 #[tokio::test(start_paused = true)]
 async fn a_login_while_the_store_is_read_for_the_first_time_is_another_one_to_all() {
@@ -453,6 +469,26 @@ async fn a_logout_is_one_even_where_the_login_was_not_yet_heard_of() {
     soon(&one, |status| !status.is_logged_in()).await;
 }
 
+// shows P8: the same where whoever follows the store has just read of it, and memory has not got it yet.
+#[tokio::test(start_paused = true)]
+async fn a_login_that_is_heard_of_during_a_logout_does_not_undo_it() {
+    let world = World::new();
+    let (store, one, other) = two(&world).await;
+    one.session.logout().await.unwrap();
+    soon(&other, |status| !status.is_logged_in()).await;
+    settle_down().await;
+    other.store.next_reads([Fate::HeldAfter]);
+    one.session.login(world.tokens("v")).await.unwrap();
+    other.store.until_held().await;
+    let session = other.session.clone();
+    let logout = tokio::spawn(async move { session.logout().await });
+    settle_down().await;
+    other.store.release();
+    logout.await.unwrap().unwrap();
+    assert!(store.tokens().await.is_none());
+    soon(&one, |status| !status.is_logged_in()).await;
+}
+
 // shows P4: whoever follows the store goes with the session, whatever the store says.
 #[tokio::test(start_paused = true)]
 async fn nothing_follows_the_store_for_a_session_that_is_gone() {
@@ -468,6 +504,7 @@ async fn nothing_follows_the_store_for_a_session_that_is_gone() {
             settle_down().await;
         }
         assert_eq!(store.holders(), 1, "{notice:?}");
+        assert!(store.reads() < 10_000, "{notice:?}");
     }
 }
 

@@ -56,6 +56,8 @@ impl Coordinator {
                 inner.put(&self.settings.attach, None);
             }
             inner.peers.replace_any(true);
+            // Whatever a shared store has by now is what the user logs out of, heard of or not.
+            inner.dirty |= matches!(self.store, Storage::Shared(_));
             let previous = inner.running.take_if(|_| ended);
             (previous, inner.gate.clone(), inner.state.stamp().epoch)
         });

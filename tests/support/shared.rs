@@ -38,6 +38,9 @@ use crate::support::World;
 
 type Lock = Arc<tokio::sync::Mutex<()>>;
 
+/// No test needs so many of one process.
+const MOST_READS: usize = 100_000;
+
 #[derive(Clone)]
 pub struct Common {
     state: Arc<State>,
@@ -259,7 +262,8 @@ fn next(fates: &Mutex<VecDeque<Fate>>) -> Fate {
 impl SharedTokenStore for Common {
     async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
         self.check()?;
-        self.way.asked.fetch_add(1, Ordering::Relaxed);
+        let asked = self.way.asked.fetch_add(1, Ordering::Relaxed);
+        assert!(asked < MOST_READS, "it is read without end");
         let fate = next(&self.way.reads);
         match fate {
             Fate::HeldBefore => self.way.hold().await,
