@@ -57,7 +57,19 @@ pub struct Fleet {
     recoveries: Vec<Duration>,
     hits: u64,
     hung: u64,
-    _folder: TempDir,
+    _place: Place,
+}
+
+/// Where the file is. Nobody makes another one there while it is removed.
+struct Place {
+    folder: TempDir,
+    living: Arc<Living>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.living.end_all();
+    }
 }
 
 /// What of a round is still to come.
@@ -68,6 +80,8 @@ struct Round {
     /// They stop at the moments where something may happen to them.
     halts: bool,
     times: Vec<Duration>,
+    /// Of each member: what its last request has failed with.
+    errors: Vec<Option<String>>,
 }
 
 impl Fleet {
@@ -79,12 +93,16 @@ impl Fleet {
         })
         .await?;
         let folder = tempfile::tempdir()?;
-        let store = FileStore::new(folder.path().join("session.json"));
         let (book, living, view) = (
             Arc::<Book>::default(),
             Arc::<Living>::default(),
             View::new(options),
         );
+        let place = Place {
+            folder,
+            living: living.clone(),
+        };
+        let store = FileStore::new(place.folder.path().join("session.json"));
         let trap = Trap::new(living.clone(), book.clone(), view.clone());
         let proxy = Proxy::start(backend.base(), options, book.clone(), trap.clone()).await?;
         let (sender, heard) = mpsc::unbounded_channel();
@@ -111,7 +129,7 @@ impl Fleet {
             recoveries: Vec::new(),
             hits: 0,
             hung: 0,
-            _folder: folder,
+            _place: place,
         };
         fleet.log_in().await?;
         stored::watch(&fleet.store, &fleet.book);
@@ -145,6 +163,7 @@ impl Fleet {
             missing: vec![true; self.members.len()],
             halts: matches!(fault, Some(Fault::At(..))),
             times: Vec::new(),
+            errors: vec![None; self.members.len()],
         };
         for member in &self.members {
             member.begin(round.halts);
@@ -242,6 +261,7 @@ impl Fleet {
                 self.view.say(process, "logs in");
                 self.log_in().await?;
             }
+            Some(Report::Failed { why }) => round.errors[place] = Some(why),
             Some(_) => {}
             None => {
                 let member = self.start_member(place)?;
@@ -249,6 +269,7 @@ impl Fleet {
                 member.begin(round.halts);
                 self.members[place] = member;
                 round.missing[place] = true;
+                round.errors[place] = None;
             }
         }
         Ok(())
@@ -262,8 +283,10 @@ impl Fleet {
             }
             self.hung += 1;
             let process = self.members[place].process;
+            let why = round.errors[place].as_ref();
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             self.view
-                .remark(&format!("round {number}: process {process} hangs"));
+                .remark(&format!("round {number}: process {process} hangs{why}"));
             self.trap.strike(process, Blow::Kill, "");
             self.members[place] = self.start_member(place)?;
         }
