@@ -24,6 +24,7 @@ use tower_token_refresh::{FileStore, TokenSet, TokenStore};
 use crate::{
     backend::{Backend, Config},
     faults::{Blow, Fault, Plan, Trap},
+    fingerprint::Fingerprint,
     members::{Heard, Member, Nursery},
     messages::Report,
     options::Options,
@@ -207,6 +208,7 @@ impl Fleet {
             }
         }
         self.view.clear();
+        self.look().await;
         let held = self.proxy.hold().await;
         let outcome = Outcome {
             counts: self.book.oracle().counts(),
@@ -223,6 +225,7 @@ impl Fleet {
 
     /// Waits until the token that is in the file has expired, and returns when that was.
     async fn live_out(&self) -> anyhow::Result<SystemTime> {
+        self.look().await;
         loop {
             let current = self.book.oracle().current();
             let expiry = current.context("nobody is logged in")?.expires_at;
@@ -231,6 +234,15 @@ impl Fleet {
                 return Ok(SystemTime::now());
             }
             sleep(Duration::from_millis(left)).await;
+        }
+    }
+
+    /// Whoever watches the file may be late on a busy machine.
+    async fn look(&self) {
+        let stored = self.store.load().await.ok().flatten();
+        if let Some(refresh) = stored.as_ref().and_then(TokenSet::refresh_token) {
+            let refresh = Fingerprint::of(refresh.expose());
+            self.book.oracle().stored(refresh);
         }
     }
 
