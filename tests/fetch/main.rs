@@ -852,6 +852,17 @@ async fn a_refresh_that_outlives_the_deadline_is_waited_for_aloud() {
     assert_ne!(world.stored_tokens(), before);
 }
 
+#[tokio::test]
+async fn a_store_that_says_what_helps_is_not_to_be_tried_later() {
+    let world = World::expired().await;
+    fs::create_dir(world.path("session.json.lock")).unwrap();
+    let ran = world.fetch(Style::Member, &[&world.url(ME)]).await;
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    ran.says("move the folder away");
+    ran.says("; the tokens are kept\n");
+    assert_eq!(world.backend.stats().reissues, 0);
+}
+
 // It has sent nothing, and can lose nothing.
 #[cfg(unix)]
 #[tokio::test]
