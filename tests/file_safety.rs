@@ -410,7 +410,9 @@ fn saves_where_nothing_can_be_made() {
     for made in [save(&fresh, 2), swap(&fresh, 0, 2), lock(&fresh)] {
         let said = made.unwrap_err();
         assert!(
-            said.contains("cannot be opened or created, to lock it"),
+            said.contains(
+                "to lock it: give this process's user the right to write it and its folder"
+            ),
             "{said}"
         );
     }

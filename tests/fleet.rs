@@ -175,8 +175,16 @@ async fn a_fleet_that_is_killed_leaves_no_process_behind() {
     use rustix::process::Signal;
     use rustix::process::kill_process;
 
-    for signal in [Signal::INT, Signal::KILL] {
-        let mut fleet = start(&["--processes", "3", "--rounds", "100"]);
+    for (signal, code) in [
+        (Signal::INT, Some(130)),
+        (Signal::TERM, Some(143)),
+        (Signal::KILL, None),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new(program());
+        command.env("TMPDIR", folder.path());
+        command.args(["--processes", "3", "--rounds", "100"]);
+        let mut fleet = prepare(&mut command).spawn().expect("it starts");
         let id = fleet.id().expect("it runs");
         let stderr = fleet.stderr.take().expect("piped");
         let first = BufReader::new(stderr).lines().next_line().await;
@@ -187,7 +195,11 @@ async fn a_fleet_that_is_killed_leaves_no_process_behind() {
         let pid = |id: u32| Pid::from_raw(id as i32).expect("an id");
         kill_process(pid(workers[0]), Signal::STOP).expect("stopped");
         kill_process(pid(id), signal).expect("signalled");
-        fleet.wait().await.expect("it ends");
+        let ended = fleet.wait().await.expect("it ends");
+        assert_eq!(ended.code(), code, "{signal:?}");
+        let left = std::fs::read_dir(folder.path()).expect("a folder").count();
+        // Nothing can be done about it where nobody was asked.
+        assert_eq!(left, usize::from(code.is_none()), "{signal:?}");
         eventually(|| !workers.iter().any(|worker| is_running(*worker))).await;
     }
 }

@@ -34,7 +34,7 @@ impl Ending {
     ) -> Option<Self> {
         let mut told = None;
         let mut tell = |is_signalled| {
-            let Some(what) = waits_for(session, under_way) else {
+            let Some(what) = waits_for(session, tokens, under_way) else {
                 return;
             };
             let text = match is_signalled {
@@ -56,7 +56,7 @@ impl Ending {
                 ending = &mut ending => return Some(ending),
                 number = signals.next() => {
                     if status.replace(number).is_some() {
-                        if waits_for(session, under_way).is_some() {
+                        if waits_for(session, tokens, under_way).is_some() {
                             words::say(words::UNFINISHED);
                         }
                         return None;
@@ -69,13 +69,14 @@ impl Ending {
     }
 
     async fn wait(session: &Session, tokens: &Tokens, under_way: &UnderWay) -> Self {
-        let settled = timeout(REFRESH_PATIENCE, under_way.settled()).await;
+        let settled = tokio::select! {
+            settled = timeout(REFRESH_PATIENCE, under_way.settled()) => settled.map_err(|_| words::UNSETTLED.to_owned()),
+            () = tokens.give_up_turn() => Err(tokens.others_turn()),
+        };
         let saved = timeout(SAVE_PATIENCE, saved(session)).await;
         let is_over = matches!(session.status(), SessionStatus::Ended { .. });
         let mut remarks = Vec::new();
-        if settled.is_err() {
-            remarks.push(words::UNSETTLED.to_owned());
-        }
+        remarks.extend(settled.err());
         if is_over {
             remarks.push(tokens.log_in_again());
         } else if saved.is_err() {
@@ -87,12 +88,13 @@ impl Ending {
     }
 }
 
-fn waits_for(session: &Session, under_way: &UnderWay) -> Option<&'static str> {
+fn waits_for(session: &Session, tokens: &Tokens, under_way: &UnderWay) -> Option<&'static str> {
     let is_saved = !matches!(
         session.status(),
         SessionStatus::LoggedIn { saved: false, .. }
     );
-    match under_way.is_any() {
+    // One that waits for its turn has nothing to finish.
+    match under_way.is_any() && !tokens.is_waiting() {
         true => Some(words::FINISHING),
         false => (!is_saved).then_some(words::SAVING),
     }

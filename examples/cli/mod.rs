@@ -14,6 +14,7 @@ mod progress;
 mod reasons;
 mod signals;
 pub mod tokens;
+mod turn;
 mod under_way;
 pub mod words;
 

@@ -1,7 +1,9 @@
 //! The tokens' file: whether it can be used, and what the user has to know of it.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    future::pending,
+    io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -10,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tower_token_refresh::{FileStore, InDoubt, SessionBuilder, TokenStore};
 
-use super::{options::Common, words};
+use super::{options::Common, turn::InTurn, words};
 
 /// A refresh token in doubt is left alone for as long as a reissue may take, then for twice as long
 /// each time, and for five minutes at most: as the session does unless it is told otherwise.
@@ -27,6 +29,8 @@ pub struct Tokens {
 struct Kept {
     path: PathBuf,
     store: FileStore,
+    /// The same one, for the session.
+    in_turn: InTurn,
 }
 
 /// Why nothing is sent.
@@ -38,9 +42,13 @@ pub enum Unusable {
 
 impl Tokens {
     pub fn new(options: &Common) -> Self {
-        let file = options.tokens.as_ref().map(|path| Kept {
-            path: path.clone(),
-            store: FileStore::new(path),
+        let file = options.tokens.as_ref().map(|path| {
+            let store = FileStore::new(path);
+            Kept {
+                path: path.clone(),
+                in_turn: InTurn::new(store.clone()),
+                store,
+            }
         });
         Self {
             file,
@@ -50,7 +58,7 @@ impl Tokens {
 
     pub fn keep(&self, session: SessionBuilder) -> SessionBuilder {
         match &self.file {
-            Some(kept) => session.store(kept.store.clone()),
+            Some(kept) => session.shared_store(kept.in_turn.clone()),
             None => session,
         }
     }
@@ -97,6 +105,29 @@ impl Tokens {
     pub async fn doubt(&self) -> Option<InDoubt> {
         let tokens = self.file.as_ref()?.store.load().await;
         tokens.ok()??.in_doubt()
+    }
+
+    /// The refresh has not come to its turn: another process gets new tokens now.
+    pub fn is_waiting(&self) -> bool {
+        self.file
+            .as_ref()
+            .is_some_and(|kept| kept.in_turn.is_waiting())
+    }
+
+    /// Resolves when it does not come to its turn for a while, and then it never does.
+    pub async fn give_up_turn(&self) {
+        match &self.file {
+            Some(kept) => kept.in_turn.give_up().await,
+            None => pending().await,
+        }
+    }
+
+    pub fn others_turn(&self) -> String {
+        format!(
+            "another process is refreshing the tokens, and does not end: it holds {}.lock; if it is \
+             stopped, let it go on (fg, kill -CONT); nothing was lost here",
+            self.name()
+        )
     }
 
     pub fn log_in_again(&self) -> String {

@@ -56,8 +56,10 @@ pub fn summarise(all: &str, interrupted_at: Option<u64>, wall: Duration, stats: 
 pub fn explain(error: &RefreshError) -> String {
     let what = in_our_words(&chain(error));
     if error.is_transient() {
-        return match error.is_outcome_unknown() || what.contains("later") {
-            // When it is tried again is told with the tokens, or just was.
+        // When it is tried again is told with the tokens, or just was; and what a store fails for
+        // says itself what helps.
+        let is_told = error.is_outcome_unknown() || error.is_store() || what.contains("later");
+        return match is_told {
             true => format!("{what}; the tokens are kept"),
             false => format!("{what}; the tokens are kept, try again later"),
         };

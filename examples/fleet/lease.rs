@@ -42,8 +42,8 @@ impl Lease {
         })
     }
 
-    pub async fn ask(&mut self) -> Answer {
-        self.try_ask().await.unwrap_or(Answer::Refused)
+    pub async fn ask(&mut self) -> anyhow::Result<Answer> {
+        self.try_ask().await.map_err(anyhow::Error::from_boxed)
     }
 
     async fn try_ask(&mut self) -> Result<Answer, BoxError> {
@@ -53,6 +53,7 @@ impl Lease {
         Ok(match why {
             _ if answer.status().is_success() => Answer::Good,
             Some(why) if why.is_session_ended() => Answer::Ended,
+            Some(why) => return Err(why.clone().into()),
             _ => Answer::Refused,
         })
     }

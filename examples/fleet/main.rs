@@ -26,6 +26,8 @@ mod ttl_lock;
 mod view;
 mod worker;
 
+#[path = "../cli/signals.rs"]
+mod asked;
 #[path = "../backend/server/mod.rs"]
 mod backend;
 #[path = "../storm/words.rs"]
@@ -33,6 +35,7 @@ mod words;
 
 use std::{env, process::ExitCode};
 
+use asked::Signals;
 use options::Options;
 use outcome::Outcome;
 use rounds::Fleet;
@@ -46,10 +49,11 @@ async fn main() -> anyhow::Result<ExitCode> {
         return worker::run().await;
     }
     let options = Options::read();
+    let mut signals = Signals::watch();
     tokio::select! {
         outcome = run(&options) => report(&options, &outcome?),
         // What was started ends with this process.
-        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+        status = signals.next() => Ok(ExitCode::from(status)),
     }
 }
 

@@ -41,6 +41,10 @@ pub enum Report {
     At(Moment),
     /// The login is over: somebody has to log in.
     Ended,
+    /// A request has, and not with what the one before it had failed with.
+    Failed {
+        why: String,
+    },
     /// The server has accepted a request, at this time (µs since 1970).
     Recovered {
         at: u64,

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 /// Many processes share one login; some are killed or stopped while they hold the refresh token.
 ///
-/// Exit status: 0 when every promise was kept, 1 when one was broken, 2 for wrong usage.
+/// Exit status: 0 when every promise was kept, 1 when one was broken, 2 for wrong usage, and 128 + n
+/// when signal n has ended it (130 for Ctrl-C). `--protocol ttl-lock` promises nothing: 0, unless the
+/// issuer and the proxy before it have counted differently.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "fleet")]
 pub struct Options {
@@ -39,7 +41,7 @@ pub struct Options {
     /// Prints one line of JSON instead of the table.
     #[arg(long)]
     pub json: bool,
-    /// Makes the random choices repeatable, as far as processes are.
+    /// The faults are drawn alike; who is hit may differ from run to run.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     #[arg(skip)]

@@ -24,6 +24,7 @@ use tower_token_refresh::{FileStore, TokenSet, TokenStore};
 use crate::{
     backend::{Backend, Config},
     faults::{Blow, Fault, Plan, Trap},
+    fingerprint::Fingerprint,
     members::{Heard, Member, Nursery},
     messages::Report,
     options::Options,
@@ -57,7 +58,19 @@ pub struct Fleet {
     recoveries: Vec<Duration>,
     hits: u64,
     hung: u64,
-    _folder: TempDir,
+    _place: Place,
+}
+
+/// Where the file is. Nobody makes another one there while it is removed.
+struct Place {
+    folder: TempDir,
+    living: Arc<Living>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.living.end_all();
+    }
 }
 
 /// What of a round is still to come.
@@ -68,6 +81,8 @@ struct Round {
     /// They stop at the moments where something may happen to them.
     halts: bool,
     times: Vec<Duration>,
+    /// Of each member: what its last request has failed with.
+    errors: Vec<Option<String>>,
 }
 
 impl Fleet {
@@ -79,12 +94,16 @@ impl Fleet {
         })
         .await?;
         let folder = tempfile::tempdir()?;
-        let store = FileStore::new(folder.path().join("session.json"));
         let (book, living, view) = (
             Arc::<Book>::default(),
             Arc::<Living>::default(),
             View::new(options),
         );
+        let place = Place {
+            folder,
+            living: living.clone(),
+        };
+        let store = FileStore::new(place.folder.path().join("session.json"));
         let trap = Trap::new(living.clone(), book.clone(), view.clone());
         let proxy = Proxy::start(backend.base(), options, book.clone(), trap.clone()).await?;
         let (sender, heard) = mpsc::unbounded_channel();
@@ -111,7 +130,7 @@ impl Fleet {
             recoveries: Vec::new(),
             hits: 0,
             hung: 0,
-            _folder: folder,
+            _place: place,
         };
         fleet.log_in().await?;
         stored::watch(&fleet.store, &fleet.book);
@@ -145,6 +164,7 @@ impl Fleet {
             missing: vec![true; self.members.len()],
             halts: matches!(fault, Some(Fault::At(..))),
             times: Vec::new(),
+            errors: vec![None; self.members.len()],
         };
         for member in &self.members {
             member.begin(round.halts);
@@ -188,6 +208,7 @@ impl Fleet {
             }
         }
         self.view.clear();
+        self.look().await;
         let held = self.proxy.hold().await;
         let outcome = Outcome {
             counts: self.book.oracle().counts(),
@@ -204,6 +225,7 @@ impl Fleet {
 
     /// Waits until the token that is in the file has expired, and returns when that was.
     async fn live_out(&self) -> anyhow::Result<SystemTime> {
+        self.look().await;
         loop {
             let current = self.book.oracle().current();
             let expiry = current.context("nobody is logged in")?.expires_at;
@@ -212,6 +234,15 @@ impl Fleet {
                 return Ok(SystemTime::now());
             }
             sleep(Duration::from_millis(left)).await;
+        }
+    }
+
+    /// Whoever watches the file may be late on a busy machine.
+    async fn look(&self) {
+        let stored = self.store.load().await.ok().flatten();
+        if let Some(refresh) = stored.as_ref().and_then(TokenSet::refresh_token) {
+            let refresh = Fingerprint::of(refresh.expose());
+            self.book.oracle().stored(refresh);
         }
     }
 
@@ -242,6 +273,7 @@ impl Fleet {
                 self.view.say(process, "logs in");
                 self.log_in().await?;
             }
+            Some(Report::Failed { why }) => round.errors[place] = Some(why),
             Some(_) => {}
             None => {
                 let member = self.start_member(place)?;
@@ -249,6 +281,7 @@ impl Fleet {
                 member.begin(round.halts);
                 self.members[place] = member;
                 round.missing[place] = true;
+                round.errors[place] = None;
             }
         }
         Ok(())
@@ -262,8 +295,10 @@ impl Fleet {
             }
             self.hung += 1;
             let process = self.members[place].process;
+            let why = round.errors[place].as_ref();
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
             self.view
-                .remark(&format!("round {number}: process {process} hangs"));
+                .remark(&format!("round {number}: process {process} hangs{why}"));
             self.trap.strike(process, Blow::Kill, "");
             self.members[place] = self.start_member(place)?;
         }

@@ -34,6 +34,15 @@ impl Living {
         living.get(&process).is_some_and(|id| send(*id, signal))
     }
 
+    /// Kills all of them, and waits until they do nothing any more.
+    pub fn end_all(&self) {
+        let living = self.lock();
+        living.values().for_each(|id| {
+            send(*id, Signal::Kill);
+        });
+        living.values().for_each(|id| await_end(*id));
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -51,6 +60,24 @@ fn send(id: u32, signal: Signal) -> bool {
     let id = i32::try_from(id).ok().and_then(Pid::from_raw);
     id.is_some_and(|id| kill_process(id, number).is_ok())
 }
+
+/// How it ended is left for whoever asks next.
+#[cfg(unix)]
+fn await_end(id: u32) {
+    use rustix::{
+        io::Errno,
+        process::{Pid, WaitId, WaitIdOptions, waitid},
+    };
+
+    let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    if let Some(id) = id {
+        while waitid(WaitId::Pid(id), options).is_err_and(|error| error == Errno::INTR) {}
+    }
+}
+
+#[cfg(not(unix))]
+fn await_end(_: u32) {}
 
 #[cfg(not(unix))]
 fn send(id: u32, signal: Signal) -> bool {

@@ -31,7 +31,16 @@ pub fn show(options: &Options, outcome: &Outcome) -> String {
     };
     let per_expiry = counts.reissues as f64 / counts.expiries.max(1) as f64;
     let faultless = !options.has_faults();
-    row("expiries", thousands(counts.expiries), "", None);
+    let rounds = u64::from(options.rounds);
+    let expiries = match rounds.saturating_sub(counts.expiries) {
+        0 => format!("in {} rounds", thousands(rounds)),
+        lost => format!(
+            "in {} rounds: {} went by without new tokens",
+            thousands(rounds),
+            thousands(lost)
+        ),
+    };
+    row("expiries", thousands(counts.expiries), &expiries, None);
     row(
         "reissues",
         thousands(counts.reissues),

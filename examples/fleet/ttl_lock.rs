@@ -58,11 +58,7 @@ impl TtlLock {
         }
     }
 
-    pub async fn ask(&mut self) -> Answer {
-        self.try_ask().await.unwrap_or(Answer::Refused)
-    }
-
-    async fn try_ask(&mut self) -> anyhow::Result<Answer> {
+    pub async fn ask(&mut self) -> anyhow::Result<Answer> {
         if self.tokens.is_none() {
             self.tokens = self.read().await?;
         }

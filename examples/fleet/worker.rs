@@ -109,11 +109,21 @@ async fn obey(mut input: Lines<BufReader<Stdin>>, line: Line, begin: mpsc::Unbou
 
 /// Asks until the server accepts it.
 async fn go_on(client: &mut Client, line: &Line) {
+    let mut last = None;
     loop {
-        match client.ask().await {
-            Answer::Good => break,
-            Answer::Refused => {}
-            Answer::Ended => line.tell(&Report::Ended),
+        let failed = match client.ask().await {
+            Ok(Answer::Good) => break,
+            Ok(Answer::Refused) => None,
+            Ok(Answer::Ended) => {
+                line.tell(&Report::Ended);
+                None
+            }
+            Err(error) => Some(format!("{error:#}")),
+        };
+        if failed.is_some() && failed != last {
+            last.clone_from(&failed);
+            let why = failed.unwrap_or_default();
+            line.tell(&Report::Failed { why });
         }
         sleep(PAUSE).await;
     }
@@ -128,7 +138,7 @@ enum Client {
 }
 
 impl Client {
-    async fn ask(&mut self) -> Answer {
+    async fn ask(&mut self) -> anyhow::Result<Answer> {
         match self {
             Self::Lease(client) => client.ask().await,
             Self::TtlLock(client) => client.ask().await,

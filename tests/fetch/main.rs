@@ -852,6 +852,45 @@ async fn a_refresh_that_outlives_the_deadline_is_waited_for_aloud() {
     assert_ne!(world.stored_tokens(), before);
 }
 
+#[tokio::test]
+async fn a_store_that_says_what_helps_is_not_to_be_tried_later() {
+    let world = World::expired().await;
+    fs::create_dir(world.path("session.json.lock")).unwrap();
+    let ran = world.fetch(Style::Member, &[&world.url(ME)]).await;
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    ran.says("move the folder away");
+    ran.says("; the tokens are kept\n");
+    assert_eq!(world.backend.stats().reissues, 0);
+}
+
+// It has sent nothing, and can lose nothing.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_refresh_that_another_process_stands_still_with_is_not_waited_for() {
+    let world = World::expired().await;
+    world.backend.set_reissue_delay(Duration::from_secs(9));
+    let other = world.start(refreshing(&world));
+    eventually(|| world.backend.stats().reissues == 1).await;
+    signal(&other, rustix::process::Signal::STOP);
+    let ran = world
+        .run(
+            refreshing(&world)
+                .into_iter()
+                .chain(["--deadline".to_owned(), "500ms".to_owned()]),
+        )
+        .await;
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    ran.says("another process is refreshing the tokens, and does not end: it holds ");
+    ran.says("session.json.lock; if it is stopped");
+    for what in ["finishing", "lost:", "may be lost"] {
+        assert!(!ran.stderr.contains(what), "{what}: {}", ran.stderr);
+    }
+    assert_eq!(world.backend.stats().reissues, 1);
+    // It goes on all the same.
+    signal(&other, rustix::process::Signal::CONT);
+    assert_eq!(world.wait(other).await.code, Some(0));
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn output_that_cannot_be_written_is_a_failure() {

@@ -113,6 +113,10 @@ impl LockFile {
                 ErrorKind::NotFound if !self.path.parent().is_some_and(Path::is_dir) => {
                     "its folder is missing: create it"
                 }
+                ErrorKind::PermissionDenied => {
+                    "it cannot be opened or created, to lock it: give this process's user the right \
+                     to write it and its folder"
+                }
                 _ => "it cannot be opened or created, to lock it",
             };
             self.failed(what, error)

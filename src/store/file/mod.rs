@@ -54,6 +54,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// And at least so long after those of this process that came before it.
 const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 
+/// What to do about another process that keeps the lock.
+const STOPPED: &str = ". If it is stopped, let it go on (`fg`, `kill -CONT`): it may have the new tokens. If it is ended, the \
+     refresh token is in doubt. `fuser`, say, finds it";
+
 /// Between two looks for a change: the shortest pause and the longest.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(1));
 
@@ -584,22 +588,24 @@ impl SharedTokenStore for FileStore {
 
     async fn lock(&self, limit: Duration) -> Result<Option<StoreLock>, BoxError> {
         let begun = Instant::now();
-        let held_by = |who| {
-            let what = format!(
-                "{who} has held it for {limit:?}, to get new tokens: wait for it, or find it (with \
-                 `fuser`, say) and end it"
-            );
+        let held_by = |who, advice| {
+            // What is left of somebody's patience is seldom round.
+            let held = match limit.as_secs_f64().round() {
+                0.0 => "holds it".to_owned(),
+                seconds => format!("has held it for {seconds} s or more"),
+            };
+            let what = format!("{who} {held}, to get new tokens{advice}");
             self.shared.lock.error(what)
         };
         let turn = timeout(limit, self.shared.presenting.clone().lock_owned()).await;
-        let turn = turn.ok_or_else(|| held_by("this process"))?;
+        let turn = turn.ok_or_else(|| held_by("this process", ": wait for it"))?;
         loop {
             if let Some(locked) = self.run(Shared::try_lock).await? {
                 // The file's lock first.
                 return Ok(Some(StoreLock::new((locked, turn))));
             }
             if begun.elapsed() >= limit {
-                return Err(held_by("another process").into());
+                return Err(held_by("another process", STOPPED).into());
             }
             pause(1, 10).await;
         }
