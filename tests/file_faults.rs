@@ -18,6 +18,7 @@ use tower_token_refresh::FileStore;
 use tower_token_refresh::Session;
 use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::StoreLock;
+use tower_token_refresh::Swap;
 
 /// Far more than the deadlines of the sessions here.
 const HANG: Duration = Duration::from_secs(60);
@@ -182,6 +183,53 @@ async fn a_file_that_may_not_be_written() {
     fs::set_permissions(scene.file(), permissions).unwrap();
     scene.bears_it("write-protected").await;
     fs::set_permissions(scene.file(), before).unwrap();
+    scene.goes_on().await;
+}
+
+// shows P13: the pair that was on its way is kept until the file is back.
+#[tokio::test]
+async fn a_file_that_is_away_when_the_new_tokens_come() {
+    let scene = Scene::new().await;
+    scene.world.expire();
+    scene.world.hold_reissues();
+    let elsewhere = scene.folder.path().join("elsewhere");
+    let (answer, ()) = tokio::join!(scene.client.get(), async {
+        scene.world.until(|counts| counts.reissues == 2).await;
+        fs::rename(scene.file(), &elsewhere).unwrap();
+        scene.world.release_reissues();
+    });
+    assert_eq!(
+        answer.unwrap().status,
+        StatusCode::OK,
+        "it is used from memory"
+    );
+    fs::rename(elsewhere, scene.file()).unwrap();
+    scene.world.expire();
+    scene.goes_on().await;
+}
+
+// shows P8: nobody brings back what was removed.
+#[tokio::test]
+async fn a_file_that_was_removed_is_not_written_again_by_who_has_not_seen_it() {
+    let scene = Scene::new().await;
+    let store = FileStore::new(scene.file());
+    let (record, _) = SharedTokenStore::read(&store).await.unwrap();
+    fs::remove_file(scene.file()).unwrap();
+    assert_eq!(
+        store.swap(record.version(), &record).await.unwrap(),
+        Swap::Conflict
+    );
+    assert!(!scene.file().exists());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_with_a_second_name() {
+    let scene = Scene::new().await;
+    let second = scene.home().join("second");
+    fs::hard_link(scene.file(), &second).unwrap();
+    scene.bears_it("hard link").await;
+    fs::remove_file(second).unwrap();
     scene.goes_on().await;
 }
 

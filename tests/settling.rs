@@ -400,6 +400,23 @@ fn a_login_under_the_handle_of_a_runtime_that_is_gone_is_saved() {
     assert!(store.tokens().is_none());
 }
 
+// shows P4: a runtime that is entered, and driven by nobody, has timers that never go off.
+#[test]
+fn a_login_in_a_runtime_that_nobody_drives_returns() {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let home = runtime();
+        let _entered = home.enter();
+        let (world, moment) = (World::new(), Duration::from_millis(50));
+        let builder = world.builder().store_timeout(moment);
+        let session = builder.reissue_timeout(moment).build().unwrap();
+        let login = block_on(session.login(world.tokens("u")));
+        let _ = tell.send(login.is_err());
+    });
+    let is_err = told.recv_timeout(Duration::from_secs(60));
+    assert_eq!(is_err, Ok(true), "its save was never driven");
+}
+
 // shows P4: the timers of a runtime that was shut down panic; the request that they belonged to does
 // not, and still has its deadline.
 #[test]

@@ -295,12 +295,12 @@ fn a_login_after_the_file_was_removed_counts_on() {
     fs::remove_file(&place.path).unwrap();
     for store in [place.store(), place.store()] {
         let empty = read(&store);
-        assert_eq!((empty.version(), access_token(&empty)), (2, None));
+        assert_eq!((empty.version(), access_token(&empty)), (3, None));
         assert_eq!(text(&empty)["epoch"], 1);
     }
     block_on(place.store().save(&TokenSet::new("new").unwrap())).unwrap();
     let new = place.json();
-    assert_eq!((&new["version"], &new["epoch"]), (&json!(3), &json!(2)));
+    assert_eq!((&new["version"], &new["epoch"]), (&json!(4), &json!(2)));
     assert_eq!(new["record_id"], id);
 }
 

@@ -574,6 +574,10 @@ impl Guard {
                     fetched.record = Some(record);
                     Ok(())
                 }
+                // It is away, and comes back: the pair is kept until then.
+                Ok(Change::Denied(_, found)) if self.coordinator.is_older(&found) => {
+                    Err(shared::older())
+                }
                 Ok(Change::Denied(Denied::Superseded, found)) => {
                     return match self.judge(&found) {
                         Ok(Some(newer)) => Completion::Installed(Box::new(newer), true),

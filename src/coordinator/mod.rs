@@ -597,8 +597,11 @@ impl Inner {
     ) -> Option<(watch::Sender<Option<Outcome>>, Outcome)> {
         let (number, outcome) = self.state.abandon_overdue(now.instant)?;
         self.gate = Gate::default();
-        // Nobody may drive it any more: what it holds must not keep all others out.
-        self.peers.lock.take_if(|(holder, _)| *holder == number);
+        // Nobody may drive it any more: what it holds must not keep all others out. But where its bytes
+        // are out, it may still get the answer, as one that is stopped may.
+        let is_out = self.state.has_asked(number);
+        let lock = &mut self.peers.lock;
+        lock.take_if(|(holder, _)| *holder == number && !is_out);
         self.lose_reply(number, settings, now);
         let running = self
             .running

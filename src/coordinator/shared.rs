@@ -245,6 +245,7 @@ impl Coordinator {
             (inner.truth(), epoch, inner.revision, inner.peers.replaces)
         });
         let is_login = matches!(truth, Truth::Login(_));
+        let is_commit = matches!(truth, Truth::Commit(..));
         let written = match truth {
             Truth::Commit(from, tokens) => {
                 self.change(store, |found, _| lease::commit(found, &from, &tokens))
@@ -290,6 +291,7 @@ impl Coordinator {
                 Ok(())
             }
             Ok(Change::Denied(Denied::ReadOnly, _)) => Err(read_only()),
+            Ok(Change::Denied(_, found)) if is_commit && self.is_older(&found) => Err(older()),
             Ok(Change::Denied(_, found)) => {
                 self.told(None, epoch, revision);
                 let replaced = self.take_in(found, epoch);
@@ -309,6 +311,11 @@ impl Coordinator {
                 Err(error)
             }
         }
+    }
+
+    /// Is the record that memory comes from away, with an older one in its place or none?
+    pub(super) fn is_older(&self, found: &Record) -> bool {
+        matches!(self.lock().news(found), News::Older)
     }
 
     /// The store has the truth of that moment.
@@ -519,6 +526,14 @@ fn is_written(found: &Record, record: &Record) -> bool {
     (found.version, found.epoch) == (record.version, record.epoch)
         && found.turn == record.turn
         && lease::same_pair(found.tokens(), record.tokens())
+}
+
+pub(super) fn older() -> RefreshError {
+    RefreshError::with_source(
+        Kind::Store,
+        "the token store holds an older record than it did before, or none any more: log in again, or \
+         put the newer one back",
+    )
 }
 
 pub(super) fn read_only() -> RefreshError {

@@ -420,6 +420,12 @@ impl State {
         Ok(())
     }
 
+    /// Has this attempt asked the issuer?
+    pub(crate) fn has_asked(&self, number: u64) -> bool {
+        let attempt = self.attempt.as_ref();
+        attempt.is_some_and(|attempt| attempt.number == number && attempt.asked.is_some())
+    }
+
     /// When this attempt first asked the issuer, if its answer is lost now and was not lost before:
     /// an attempt puts its refresh token in doubt once.
     pub(crate) fn lose_reply(&mut self, number: u64) -> Option<Instant> {

@@ -76,3 +76,30 @@ fn a_lost_reply_is_about_the_refresh_token_that_its_own_attempt_has_sent() {
     assert_eq!(kept.refresh_token().unwrap().expose(), "r-b");
     assert_eq!(kept.in_doubt().map(|doubt: InDoubt| doubt.tries), Some(1));
 }
+
+// shows DESIGN section 7: a holder that is not driven any more may still get the answer, as one that is
+// stopped may. One that has sent nothing keeps nobody away.
+#[test]
+fn an_attempt_that_is_given_up_keeps_the_lock_of_the_store_where_its_bytes_are_out() {
+    let now = Now::read();
+    let later = Now {
+        instant: now.instant + Duration::from_secs(60),
+        ..now
+    };
+    let lock = |number| Some((number, crate::store::StoreLock::new(())));
+    let mut inner = Inner::new(State::new(rules()));
+    let asked = asking(&mut inner, "a", &now);
+    inner.peers.lock = lock(asked);
+    assert!(inner.abandon_overdue(&settings(), &later).is_none());
+    assert!(inner.peers.lock.is_some());
+
+    let stamp = inner.state.stamp();
+    let login = inner.state.log_in(
+        Token::new(crate::token::Lifetime::UNKNOWN, true, true),
+        &now,
+    );
+    assert!(inner.state.stamp() != stamp);
+    inner.peers.lock = lock(login.number);
+    inner.abandon_overdue(&settings(), &later);
+    assert!(inner.peers.lock.is_none());
+}

@@ -27,6 +27,7 @@ use super::lease::News;
 use super::shared::Change;
 use super::shared::SharedStore;
 use super::shared::Storage;
+use super::shared::older;
 use super::shared::read_only;
 use crate::error::BoxError;
 use crate::error::EndReason;
@@ -124,6 +125,7 @@ impl Guard {
         let (owner, settings) = (coordinator.owner, &coordinator.settings);
         let span = settings.reissue_timeout + settings.store_timeout;
         let deadline = Instant::now() + settings.others;
+        self.drop_old_lock();
         // Whether the store has one, once it was asked for.
         let mut has_lock = None;
         let mut seen = None;
@@ -232,6 +234,17 @@ impl Guard {
                 true => std::mem::replace(&mut inner.peers.lock, lock.map(|lock| (number, lock))),
                 false => lock.map(|lock| (number, lock)),
             });
+        drop(old);
+    }
+
+    /// An attempt before this one was given up while its bytes were out, and has kept the others away
+    /// since.
+    fn drop_old_lock(&self) {
+        let number = self.start.number;
+        let old = self.coordinator.with(|inner, _| {
+            let lock = &mut inner.peers.lock;
+            lock.take_if(|(holder, _)| *holder != number)
+        });
         drop(old);
     }
 
@@ -385,11 +398,7 @@ impl Guard {
                 record: Some(found.clone()),
             })),
             News::Login | News::Over(_) => Err(Completion::TakenOver(Box::new(found.clone()))),
-            News::Older => Err(failed(RefreshError::with_source(
-                Kind::Store,
-                "the token store holds an older record than it did before, or none any more: log in \
-                 again, or put the newer one back",
-            ))),
+            News::Older => Err(failed(older())),
         })
     }
 

@@ -86,6 +86,8 @@ pub(super) struct Contents {
     pub(super) is_public: bool,
     /// Its owner has taken the right to write it from himself.
     pub(super) is_protected: bool,
+    /// There are hard links to it.
+    pub(super) has_other_names: bool,
 }
 
 /// What a file looks like from outside: a text that is replaced looks otherwise, as a rule.
@@ -163,6 +165,7 @@ impl Place {
             signature: Signature::of(&metadata),
             is_public: is_public(&metadata),
             is_protected: metadata.permissions().readonly(),
+            has_other_names: has_other_names(&metadata),
         }))
     }
 
@@ -369,6 +372,18 @@ pub(super) fn is_ours(metadata: &Metadata) -> bool {
 #[cfg(not(unix))]
 pub(super) fn is_ours(_: &Metadata) -> bool {
     true
+}
+
+#[cfg(unix)]
+fn has_other_names(metadata: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    metadata.nlink() > 1
+}
+
+#[cfg(not(unix))]
+fn has_other_names(_: &Metadata) -> bool {
+    false
 }
 
 #[cfg(unix)]

@@ -173,7 +173,8 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fr
 ///   for several hosts.
 /// - Programs that write the file in place, a little at a time, can be read half-way: that is an error
 ///   until they are done. Let them write another file, and rename it.
-/// - Group, access control lists and hard links of the old file are not carried over.
+/// - Group and access control lists of the old file are not carried over. A file with a second name (a
+///   hard link) is read, and not written: whoever uses the other name would go on with the old tokens.
 /// - The text is not encrypted, and whoever can write the folder can put back an older one, with a
 ///   witness that fits.
 /// - Owners and modes are those of Unix: on other systems nothing is checked of them.
@@ -367,10 +368,11 @@ impl Shared {
         let expected = [witness, known];
         let last = witness.or(known);
         let (record, id) = match &contents {
-            // Somebody has removed it: a login goes on counting where it stood.
+            // Somebody has removed it: a login goes on counting where it stood. That is a change, too, so
+            // that no write of somebody who has not seen it brings back what was removed.
             None => {
                 let record = Record {
-                    version: last.map_or(0, |last| last.version),
+                    version: last.map_or(0, |last| last.version.saturating_add(1)),
                     epoch: last.map_or(0, |last| last.epoch),
                     ..Record::empty()
                 };
@@ -499,6 +501,10 @@ impl Shared {
         match &look.contents {
             Some(old) if old.is_protected => Err(self.place.error(
                 "it is write-protected, and so not replaced: give its owner the right to write it",
+            )),
+            Some(old) if old.has_other_names => Err(self.place.error(
+                "it has another name as well (a hard link), which would keep the old tokens: make a copy \
+                 under this name in its place",
             )),
             _ => Ok(()),
         }
