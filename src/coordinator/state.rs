@@ -382,11 +382,6 @@ impl State {
         self.install(token);
     }
 
-    /// Tokens that somebody else has fetched and that are no longer good, while an attempt goes on.
-    pub(crate) fn replace(&mut self, token: Token) {
-        self.install(token);
-    }
-
     /// Another process has logged in with this token, or has made an end. `true` when the session has
     /// ended by it (P7).
     pub(crate) fn take_over(&mut self, token: Option<Token>, error: RefreshError) -> bool {
@@ -685,7 +680,8 @@ impl State {
         self.reissues.clear();
     }
 
-    fn install(&mut self, token: Token) {
+    /// This is the token from now on. An attempt that is under way goes on.
+    pub(crate) fn install(&mut self, token: Token) {
         self.generation += 1;
         self.login = Login::Live(token);
         self.cooling = None;

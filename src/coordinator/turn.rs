@@ -197,7 +197,7 @@ impl Guard {
                 return;
             }
             let facts = self.coordinator.facts(&newer.tokens, true, now);
-            inner.state.replace(facts);
+            inner.state.install(facts);
             inner.put(&self.coordinator.settings.attach, Some(newer.tokens));
             inner.written(true);
             if let Some(record) = newer.record {
