@@ -386,7 +386,8 @@ impl SessionBuilder {
         self
     }
 
-    /// The longest a reissue may take; 10 s unless set. Past it the outcome is unknown: see
+    /// The longest a reissue may take; 10 s unless set, and as long once more where the process or the
+    /// machine stood still meanwhile. Past it the outcome is unknown: see
     /// [`lost_reply`](Self::lost_reply), also for when there is more than one try.
     pub fn reissue_timeout(mut self, limit: Duration) -> Self {
         self.reissue_timeout = limit;

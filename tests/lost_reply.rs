@@ -117,6 +117,23 @@ async fn an_answer_that_is_there_when_the_time_is_up_is_read() {
     assert!(!session.status().is_in_doubt());
 }
 
+// shows section 7: nor is the answer given up to what was sent only when the process went on.
+#[tokio::test(start_paused = true)]
+async fn after_a_standstill_the_answer_has_all_its_time() {
+    let world = World::new();
+    let (_, session, client) = scene(&world, LostReply::strict()).await;
+    world.hold_reissues();
+    let (answer, ()) = tokio::join!(get(&client), async {
+        world.until(|counts| counts.reissues == 1).await;
+        advance(seconds(15)).await;
+        let five = timeout(seconds(5), std::future::pending::<()>());
+        assert!(five.await.is_err());
+        world.release_reissues();
+    });
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(!session.status().is_in_doubt());
+}
+
 // shows section 4: a strict issuer that has processed it ends the session at the second try, and not
 // before.
 #[tokio::test(start_paused = true)]

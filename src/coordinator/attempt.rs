@@ -413,10 +413,14 @@ impl Guard {
         let call = async { coordinator.reissue.reissue(request).await };
         let call = REISSUING.scope(id_of(coordinator), AssertUnwindSafe(call).catch_unwind());
         let mut call = pin!(call);
+        let asked = Instant::now();
         let mut answer = timeout(limit, &mut call).await;
         if answer.is_none() {
-            // If the process stood still, or the machine, the answer may be here, and nobody has looked.
-            answer = timeout(limit.min(ONE_MORE_LOOK), call).await;
+            // If the process stood still, or the machine, the answer may be here, and nobody has looked; or
+            // the bytes are leaving only now.
+            let stood_still = asked.elapsed() > limit + ONE_MORE_LOOK;
+            let more = if stood_still { limit } else { ONE_MORE_LOOK };
+            answer = timeout(limit.min(more), call).await;
         }
         match answer {
             Some(Ok(answer)) => answer,
