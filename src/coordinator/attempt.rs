@@ -49,6 +49,9 @@ use crate::time::timeout;
 use crate::token::RefreshToken;
 use crate::token::TokenSet;
 
+/// A timer that comes so much too late shows that nothing was driven meanwhile.
+const LATE: Duration = Duration::from_millis(20);
+
 /// How long an answer is waited for when its time is up, so that what has arrived is read.
 const ONE_MORE_LOOK: Duration = Duration::from_millis(250);
 
@@ -418,7 +421,7 @@ impl Guard {
         if answer.is_none() {
             // If the process stood still, or the machine, the answer may be here, and nobody has looked; or
             // the bytes are leaving only now.
-            let stood_still = asked.elapsed() > limit + ONE_MORE_LOOK;
+            let stood_still = asked.elapsed() > limit + LATE;
             let more = if stood_still { limit } else { ONE_MORE_LOOK };
             answer = timeout(limit.min(more), call).await;
         }
