@@ -407,7 +407,11 @@ pub use session::select_fn;
 #[cfg(feature = "file")]
 pub use store::FileStore;
 pub use store::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use store::PostgresStore;
 pub use store::Record;
+#[cfg(feature = "redis")]
+pub use store::RedisStore;
 pub use store::SharedTokenStore;
 pub use store::StoreLock;
 pub use store::Swap;

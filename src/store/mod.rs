@@ -8,17 +8,29 @@ mod document;
 #[cfg(feature = "file")]
 mod file;
 mod memory;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod notices;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod record;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod seal;
 mod shared;
 
 #[cfg(feature = "file")]
 pub use file::FileStore;
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
 pub(crate) use record::Claim;
 pub(crate) use record::LARGEST;
 pub use record::Record;
 pub use record::StoreLock;
 pub(crate) use record::Turn;
+#[cfg(feature = "redis")]
+pub use redis::RedisStore;
 pub(crate) use shared::DynSharedTokenStore;
 pub use shared::SharedTokenStore;
 pub use shared::Swap;
