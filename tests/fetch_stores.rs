@@ -326,7 +326,7 @@ async fn what_can_not_be_a_store_is_refused_at_once_and_no_password_is_shown() {
         (
             "redis://:s3cret@host",
             &["--tokens", file],
-            "--session NAME is missing",
+            "needs --session NAME",
         ),
         (
             "redis://:s3cret@host",

@@ -187,7 +187,7 @@ fn place(tokens: Option<PathBuf>, line: &LastLine, deadline: Duration) -> Result
         }
         (None, None) => Ok(tokens.map_or(Place::Memory, Place::File)),
         (Some(_), None | Some("")) => Err(
-            "--session NAME is missing: what the login is called in the database, as nobody else's"
+            "--store: a database needs --session NAME, what the login is called there, as nobody else's"
                 .to_owned(),
         ),
         (Some(_), Some(_)) if line.new_login && tokens.is_none() => {
