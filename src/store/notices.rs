@@ -35,8 +35,8 @@ const DEAF: Range<u64> = 200..400;
 
 /// So many records are looked at as often as that; where there are more, each is looked at less often, but
 /// that no less than so many times.
-const MANY: usize = 1_000;
-const LEAST: u64 = 5;
+const MANY: usize = 500;
+const LEAST: u64 = 20;
 
 /// The same while notifications arrive. Whether they do is known all the time.
 const HEARING: Range<u64> = 15_000..25_000;

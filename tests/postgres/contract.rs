@@ -13,10 +13,10 @@ use crate::servers::Postgres;
 async fn check(open: impl Fn() -> PostgresStore) {
     open().create_table().await.unwrap();
     let checked = check_shared_token_store(async || open().session("plain")).await;
-    checked.unwrap_or_else(|fault| panic!("{fault}"));
+    checked.unwrap_or_else(|fault| panic!("{fault}: {:?}", std::error::Error::source(&fault)));
     let sealed = || open().secret(SECRET).unwrap().session("sealed");
     let checked = check_shared_token_store(async || sealed()).await;
-    checked.unwrap_or_else(|fault| panic!("{fault}"));
+    checked.unwrap_or_else(|fault| panic!("{fault}: {:?}", std::error::Error::source(&fault)));
 }
 
 // shows P1, P8, B131

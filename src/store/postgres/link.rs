@@ -1,8 +1,10 @@
 //! The connection that all sessions of a store share.
 //!
-//! Their statements are sent one after the other without waiting for answers. A connection that left a
-//! call without an answer is given up: whoever waits on it still may get one, and whoever comes next has
-//! a new one.
+//! Their statements are sent one after the other, without waiting for answers once it is known that no
+//! pooler picks them apart: one that sees the end of an answer takes the server's connection away although
+//! half of the next statement is there already, and what follows is garbage to both, and to others. A
+//! connection that left a call without an answer is given up: whoever waits on it still may get one, and
+//! whoever comes next has a new one.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::OwnedMutexGuard;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -39,6 +42,8 @@ type Made = watch::Receiver<Option<Result<Arc<Open>, Failure>>>;
 pub(super) struct Link {
     pub(super) servers: Arc<Servers>,
     state: Arc<Mutex<State>>,
+    /// No pooler is between here and the server, or it leaves a connection to its client.
+    pub(super) is_direct: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -54,6 +59,8 @@ struct Open {
     servers: Arc<Servers>,
     /// A call was left without an answer.
     is_suspect: AtomicBool,
+    /// For one call at a time.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// One that is being made, for all who wait for it.
@@ -68,6 +75,7 @@ impl Link {
         Self {
             servers,
             state: Arc::default(),
+            is_direct: Arc::default(),
         }
     }
 
@@ -94,11 +102,22 @@ impl Link {
     }
 
     async fn call(&self) -> Result<Call<'_>, Failure> {
-        Ok(Call {
-            open: self.open().await?,
-            link: self,
-            is_answered: false,
-        })
+        loop {
+            let open = self.open().await?;
+            let turn = match self.is_direct.load(Ordering::Relaxed) {
+                true => None,
+                false => Some(open.turn.clone().lock_owned().await),
+            };
+            // Whoever had the turn may have been dropped before its answer came.
+            if turn.is_none() || !open.is_suspect.load(Ordering::Relaxed) {
+                return Ok(Call {
+                    open,
+                    link: self,
+                    is_answered: false,
+                    _turn: turn,
+                });
+            }
+        }
     }
 
     /// The connection. Those who need a new one at the same time wait for the same.
@@ -147,6 +166,7 @@ impl Link {
                     driver,
                     servers,
                     is_suspect: AtomicBool::new(false),
+                    turn: Arc::default(),
                 })
             });
             let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,6 +234,8 @@ struct Call<'a> {
     open: Arc<Open>,
     link: &'a Link,
     is_answered: bool,
+    // Dropped last, when it is known whether the connection is suspect.
+    _turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl Call<'_> {

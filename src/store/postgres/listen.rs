@@ -3,6 +3,8 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -51,6 +53,7 @@ pub(super) struct Ears {
 struct Line {
     client: Client,
     driver: Box<dyn Driver>,
+    is_direct: Arc<AtomicBool>,
     listen: String,
     unlisten: String,
 }
@@ -65,11 +68,14 @@ impl Ears {
     }
 
     async fn start(&self) -> Result<BoxStream<'static, String>, BoxError> {
+        let is_direct = self.link.is_direct.clone();
+        is_direct.store(false, Ordering::Relaxed);
         let (client, driver) = self.link.servers.connect().await?;
         let (all, own) = (&self.table.channel, &self.own);
         let mut line = Line {
             client,
             driver,
+            is_direct,
             listen: format!("LISTEN {all}; LISTEN {own}; {WHO}"),
             unlisten: format!("UNLISTEN {all}; UNLISTEN {own}; {WHO}"),
         };
@@ -143,6 +149,8 @@ impl Line {
             };
             match message {
                 Some(Ok(AsyncMessage::Notification(it))) => {
+                    // A connection that hears what is told on another one is nobody else's.
+                    self.is_direct.store(true, Ordering::Relaxed);
                     if tell.send(it.payload().to_owned()).await.is_err() {
                         break;
                     }
