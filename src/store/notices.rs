@@ -324,3 +324,6 @@ async fn hear_until(ear: &Ear, told: &mut BoxStream<'static, String>, last: Opti
     }
     false
 }
+
+#[cfg(test)]
+mod tests;

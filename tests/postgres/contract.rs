@@ -1,11 +1,13 @@
 //! The contract of a shared store, on a PostgreSQL and behind a PgBouncer.
 
 use tower_token_refresh::PostgresStore;
+use tower_token_refresh::Swap;
 use tower_token_refresh::test_util::check_shared_token_store;
 use tower_token_refresh::test_util::check_unreadable_shared_token_store;
 
 use crate::scene::Database;
 use crate::scene::SECRET;
+use crate::scene::swap;
 use crate::servers::PgBouncer;
 use crate::servers::Postgres;
 
@@ -52,11 +54,8 @@ async fn it_keeps_the_contract_behind_a_pooler_that_gives_each_statement_another
 async fn it_keeps_the_contract_at_stricter_levels_of_isolation() {
     for level in ["repeatable read", "serializable"] {
         let database = Database::new().await;
-        let set = format!(
-            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I \
-             SET default_transaction_isolation = %L', current_database(), '{level}'); END $$"
-        );
-        database.sql(&set).await;
+        let level = format!("default_transaction_isolation = '{level}'");
+        database.set(&level).await;
         check(|| database.store("any")).await;
     }
 }
@@ -66,7 +65,7 @@ async fn it_keeps_the_contract_at_stricter_levels_of_isolation() {
 async fn a_damaged_record_is_an_error() {
     let database = Database::with_table().await;
     let store = || database.store("any").secret(SECRET).unwrap();
-    crate::scene::swap(&store(), 0).await.unwrap();
+    assert_eq!(swap(&store(), 0).await.unwrap(), Swap::Done);
     database
         .sql("UPDATE token_refresh_sessions SET record = left(record, 50)")
         .await;

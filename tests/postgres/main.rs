@@ -7,4 +7,5 @@
 mod servers;
 
 mod contract;
+mod errors;
 mod scene;

@@ -25,6 +25,7 @@ pub const HANG: Duration = Duration::from_secs(60);
 /// A database of the test's own, on the server that all these tests share, or on one of the test's own.
 pub struct Database {
     pub url: String,
+    pub name: String,
     admin: Client,
 }
 
@@ -43,7 +44,7 @@ impl Database {
         client(url).await.batch_execute(&make).await.unwrap();
         let url = url_of(url, &name);
         let admin = client(&url).await;
-        Self { url, admin }
+        Self { url, name, admin }
     }
 
     /// With the table of the stores.
@@ -57,6 +58,22 @@ impl Database {
         config(&self.url)
     }
 
+    /// That of another user, who has no rights.
+    pub async fn config_of_another(&self) -> Config {
+        let name = format!("user_of_{}", self.name);
+        self.sql(&format!("CREATE ROLE {name} LOGIN")).await;
+        let mut config = self.config();
+        config.user(&name);
+        config
+    }
+
+    /// For connections that are made from now on.
+    pub async fn set(&self, setting: &str) {
+        let name = &self.name;
+        self.sql(&format!("ALTER DATABASE {name} SET {setting}"))
+            .await;
+    }
+
     /// With connections of its own, as a process has that has just been started.
     pub fn store(&self, session: &str) -> PostgresStore {
         PostgresStore::new(self.config(), NoTls, session)
@@ -68,6 +85,11 @@ impl Database {
 
     /// The number that this query finds.
     pub async fn count(&self, query: &str) -> i64 {
+        self.admin.query_one(query, &[]).await.unwrap().get(0)
+    }
+
+    /// The text that this query finds.
+    pub async fn text(&self, query: &str) -> String {
         self.admin.query_one(query, &[]).await.unwrap().get(0)
     }
 
@@ -137,4 +159,23 @@ pub async fn read(store: &PostgresStore) -> Result<Record, BoxError> {
 
 pub async fn swap(store: &PostgresStore, version: u64) -> Result<Swap, BoxError> {
     in_time(store.swap(version, &record(version + 1))).await
+}
+
+/// What a store says when it neither reads nor writes.
+pub async fn refusal(store: &PostgresStore) -> String {
+    let error = read(store).await.expect_err("it is read");
+    let swapped = swap(store, 0).await.expect_err("it is written");
+    assert_eq!(error.to_string(), swapped.to_string());
+    said(&error)
+}
+
+/// Everything that an error shows.
+pub fn said(error: &BoxError) -> String {
+    let mut said = format!("{error} {error:?}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        said = format!("{said} {error} {error:?}");
+        source = error.source();
+    }
+    said
 }

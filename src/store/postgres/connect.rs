@@ -154,8 +154,12 @@ impl Servers {
             };
             failure = Some(error);
         }
-        let none = || Failure::new("no PostgreSQL server is named", Then::Nothing);
-        Err(failure.unwrap_or_else(none))
+        // To try again at once is to ask the same servers.
+        Err(Failure {
+            then: Then::Nothing,
+            ..failure
+                .unwrap_or_else(|| Failure::new("no PostgreSQL server is named", Then::Nothing))
+        })
     }
 
     pub(super) async fn cancel(&self, token: CancelToken) {

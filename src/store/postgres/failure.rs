@@ -12,7 +12,7 @@ use tokio_postgres::error::SqlState;
 /// What went wrong. It has no source: that of a database shows parameters and rows in its `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    what: String,
+    pub(super) what: String,
     pub(super) then: Then,
 }
 
