@@ -469,6 +469,7 @@ impl SessionBuilder {
             attach,
             others: self.others(),
             attempt: self.attempt(),
+            lease: self.lease(),
             lost_reply: self.lost_reply.or_quarantine(self.reissue_timeout),
             refresh_ahead: self.refresh_ahead,
             reissue_timeout: self.reissue_timeout,
@@ -495,6 +496,13 @@ impl SessionBuilder {
     /// in between, another process may do the same.
     fn attempt(&self) -> Duration {
         self.store_timeout * 5 + self.reissues() + self.others()
+    }
+
+    /// A claim is renewed when a third of it has passed, so that two renewals may fail. None is needed for
+    /// a reissue that is shorter.
+    fn lease(&self) -> Duration {
+        let whole = self.reissue_timeout + self.store_timeout;
+        whole.min(self.store_timeout * 3)
     }
 
     fn reissues(&self) -> Duration {

@@ -88,6 +88,40 @@ impl Due {
     }
 }
 
+/// How far another wall clock is from ours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Skew {
+    /// One of them is zero.
+    ahead: Duration,
+    behind: Duration,
+}
+
+impl Skew {
+    pub(crate) fn between(theirs: SystemTime, ours: SystemTime) -> Self {
+        Self {
+            ahead: theirs.duration_since(ours).unwrap_or_default(),
+            behind: ours.duration_since(theirs).unwrap_or_default(),
+        }
+    }
+
+    /// Are they the same, as far as one can tell?
+    pub(crate) fn is_near(&self, other: &Self, tolerance: Duration) -> bool {
+        self.ahead.abs_diff(other.ahead) + self.behind.abs_diff(other.behind) <= tolerance
+    }
+
+    /// What ours shows when theirs shows this.
+    pub(crate) fn to_ours(self, theirs: SystemTime) -> SystemTime {
+        let earlier = theirs.checked_sub(self.ahead).unwrap_or(theirs);
+        earlier.checked_add(self.behind).unwrap_or(earlier)
+    }
+
+    /// What theirs shows when ours shows this.
+    pub(crate) fn to_theirs(self, ours: SystemTime) -> SystemTime {
+        let later = ours.checked_add(self.ahead).unwrap_or(ours);
+        later.checked_sub(self.behind).unwrap_or(later)
+    }
+}
+
 /// Runs `future` for at most `limit`; `None` when the time is up.
 pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     match select(pin!(future), pin!(sleep(limit))).await {

@@ -375,6 +375,18 @@ impl TokenSet {
         self.access_token.same(&other.access_token) & same_refresh
     }
 
+    /// The same with its times told by another wall clock.
+    pub(crate) fn by_clock(mut self, to: impl Fn(SystemTime) -> SystemTime) -> Self {
+        self.obtained.wall = to(self.obtained.wall);
+        self.expires_at = self.expires_at.map(&to);
+        self.in_doubt = self.in_doubt.map(|doubt| InDoubt {
+            since: to(doubt.since),
+            sent_at: doubt.sent_at.map(&to),
+            ..doubt
+        });
+        self
+    }
+
     /// As if it had come then.
     #[cfg(test)]
     pub(crate) fn obtained(mut self, now: &Now) -> Self {

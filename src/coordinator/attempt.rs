@@ -415,16 +415,23 @@ impl Guard {
         let coordinator = &*self.coordinator;
         let call = async { coordinator.reissue.reissue(request).await };
         let call = REISSUING.scope(id_of(coordinator), AssertUnwindSafe(call).catch_unwind());
-        let mut call = pin!(call);
-        let asked = Instant::now();
-        let mut answer = timeout(limit, &mut call).await;
-        if answer.is_none() {
+        let answer = async {
+            let mut call = pin!(call);
+            let asked = Instant::now();
+            let answer = timeout(limit, &mut call).await;
+            if answer.is_some() {
+                return answer;
+            }
             // If the process stood still, or the machine, the answer may be here, and nobody has looked; or
             // the bytes are leaving only now.
             let stood_still = asked.elapsed() > limit + LATE;
             let more = if stood_still { limit } else { ONE_MORE_LOOK };
-            answer = timeout(limit.min(more), call).await;
-        }
+            timeout(limit.min(more), call).await
+        };
+        let answer = match select(pin!(answer), pin!(self.stay_alive())).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right((never, _)) => match never {},
+        };
         match answer {
             Some(Ok(answer)) => answer,
             Some(Err(_)) => Err(ReissueError::unknown("the reissuer panicked")),

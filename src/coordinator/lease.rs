@@ -53,9 +53,15 @@ pub(super) enum News {
     Tokens(TokenSet),
 }
 
+/// Is `found` from before `known`? A later login comes after whatever was known of another, for a store
+/// that has lost its records counts their versions anew.
+pub(super) fn is_before(found: &Record, known: &Record) -> bool {
+    (found.epoch, found.version) < (known.epoch, known.version)
+}
+
 /// Compares what is found with what was known.
 pub(super) fn news(known: &Record, found: &Record) -> News {
-    if found.version < known.version || found.epoch < known.epoch {
+    if is_before(found, known) {
         return News::Older;
     }
     match (&found.tokens, found.turn) {
@@ -116,12 +122,12 @@ pub(super) fn claim(
     })
 }
 
-/// The same owner may wait for longer, as it presents the refresh token once more.
+/// The same owner is still at it.
 pub(super) fn renew(found: &Record, claim: &Claim, now: SystemTime, span: Duration) -> Changed {
-    check_owner(found, claim)?;
+    let claim = check_owner(found, claim)?;
     let turn = Turn::Sent(Claim {
         deadline: now + span,
-        ..*claim
+        ..claim
     });
     Ok(Record {
         turn,
@@ -160,8 +166,8 @@ pub(super) fn release(found: &Record, claim: &Claim, is_certain: bool) -> Change
 ///
 /// It has been sent, so that the claim was stored.
 pub(super) fn lose(found: &Record, claim: &Claim, now: SystemTime) -> Changed {
-    check_owner(found, claim)?;
-    Ok(lost(found, claim, now))
+    let claim = check_owner(found, claim)?;
+    Ok(lost(found, &claim, now))
 }
 
 /// Whoever had the turn is gone, or has let its time run out: its refresh token may be spent.
@@ -226,14 +232,17 @@ pub(super) fn commit(found: &Record, from: &Record, tokens: &TokenSet) -> Change
     })
 }
 
-/// A login, in place of the login with this epoch.
-pub(super) fn login(found: &Record, epoch: u64, tokens: &TokenSet) -> Changed {
+/// A login, in place of the login with this epoch. Where nothing is stored, it has the epoch `first`.
+pub(super) fn login(found: &Record, epoch: u64, tokens: &TokenSet, first: u64) -> Changed {
     check_format(found)?;
     if found.epoch != epoch {
         return Err(Denied::Superseded);
     }
     Ok(Record {
-        epoch: found.epoch + 1,
+        epoch: match found.version {
+            0 => first,
+            _ => found.epoch + 1,
+        },
         tokens: Some(tokens.clone()),
         turn: Turn::Free,
         ..next(found)
@@ -265,6 +274,17 @@ fn bury(found: &Record, epoch: u64, reason: EndReason) -> Changed {
         tokens: None,
         turn: Turn::Ended(reason),
         ..next(found)
+    })
+}
+
+/// The store has lost what was known, and shows an older record, or none: what was known takes its place
+/// again.
+pub(super) fn restore(found: &Record, known: &Record) -> Changed {
+    check_format(found)?;
+    check_format(known)?;
+    Ok(Record {
+        version: found.version.max(known.version) + 1,
+        ..known.clone()
     })
 }
 
@@ -301,10 +321,11 @@ fn is_yet_to_come(found: &Record, claim: &Claim) -> bool {
     !found.foreign && found.version + 1 == claim.fence
 }
 
-fn check_owner(found: &Record, claim: &Claim) -> Result<(), Denied> {
+/// The claim as it is stored by now.
+fn check_owner(found: &Record, claim: &Claim) -> Result<Claim, Denied> {
     check_format(found)?;
     match found.turn {
-        Turn::Sent(now) if (now.owner, now.fence) == (claim.owner, claim.fence) => Ok(()),
+        Turn::Sent(now) if now.is_of(claim) => Ok(now),
         _ => Err(Denied::Superseded),
     }
 }

@@ -87,6 +87,8 @@ pub(crate) struct Settings {
     pub(crate) attach: Attach,
     /// The longest an attempt can take.
     pub(crate) attempt: Duration,
+    /// How long a claim lasts that is not renewed, in a store without a lock.
+    pub(crate) lease: Duration,
     pub(crate) lost_reply: LostReply,
     /// The longest wait for another process that shares the store.
     pub(crate) others: Duration,

@@ -4,6 +4,7 @@
 //! That record is *known*. What is found later is judged against it ([`lease::news`]), and what is
 //! written takes the place of what it says and of nothing newer.
 
+use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::Weak;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use futures_util::FutureExt;
+use tokio::time::Instant;
 
 use super::Coordinator;
 use super::Inner;
@@ -31,6 +33,7 @@ use crate::store::StoreLock;
 use crate::store::Swap;
 use crate::store::Turn;
 use crate::time::Now;
+use crate::time::Skew;
 use crate::time::timeout;
 use crate::token::TokenSet;
 
@@ -42,6 +45,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// After so long the store is read although nothing has been heard.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// Clocks that agree so far are taken for the same, beside what an answer takes.
+const TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Where the tokens are kept.
 pub(crate) enum Storage {
@@ -69,6 +75,9 @@ pub(super) struct Peers {
     watched: bool,
     /// Nobody follows the store any more: the next request sees to it.
     pub(super) deaf: bool,
+    /// The store's clock against ours. It stays as it is where it may, so that a record that is read and
+    /// written again keeps its times.
+    skew: Skew,
 }
 
 /// What became of a change.
@@ -100,7 +109,7 @@ impl Peers {
     /// Memory is in line with this record, in the login of this epoch.
     fn know(&mut self, record: Record, epoch: u64) {
         let is_less = |(known, _): &(Record, u64)| {
-            known.version > record.version || lease::is_half_of(&record, known)
+            lease::is_before(&record, known) || lease::is_half_of(&record, known)
         };
         if !self.known.as_ref().is_some_and(is_less) {
             self.replaces = None;
@@ -118,7 +127,13 @@ impl Peers {
 impl Inner {
     /// What this record says that memory does not.
     pub(super) fn news(&self, found: &Record) -> News {
-        lease::news(&self.peers.known(), found)
+        match lease::news(&self.peers.known(), found) {
+            // Whoever has written it back has missed what became of it.
+            News::Tokens(tokens) if tokens.refresh_token().is_some_and(|it| self.is_spent(it)) => {
+                News::Older
+            }
+            news => news,
+        }
     }
 
     /// Memory was in line with this record in the login of this epoch. A login that came since must
@@ -174,13 +189,60 @@ impl Inner {
 }
 
 impl Coordinator {
+    /// The record, and what time it is: all told by our clock. What the store has lost is written back.
     pub(super) async fn read(
         &self,
         store: &SharedStore,
     ) -> Result<(Record, SystemTime), RefreshError> {
+        for _ in 0..MOST_SWAPS {
+            let (found, now) = self.read_once(store).await?;
+            let lost = self.with(|inner, _| {
+                let is_lost = store.can_lose() && matches!(inner.news(&found), News::Older);
+                is_lost.then(|| inner.peers.known())
+            });
+            let Some(Ok(restored)) = lost.map(|known| lease::restore(&found, &known)) else {
+                return Ok((found, now));
+            };
+            tracing::warn!("the token store has lost what was stored: it is written back");
+            let swapped = self.swap_once(store, found.version, &restored).await;
+            if matches!(swapped, Some(Ok(Swap::Done))) {
+                return Ok((restored, now));
+            }
+            if !matches!(swapped, Some(Ok(Swap::Conflict))) {
+                // It can be read, so that this is told.
+                return Ok((found, now));
+            }
+        }
+        Err(too_fast())
+    }
+
+    async fn read_once(&self, store: &SharedStore) -> Result<(Record, SystemTime), RefreshError> {
+        let began = Instant::now();
         let read = self.guarded(async { store.read().await });
-        read.await
-            .unwrap_or_else(|| Err(super::storage::no_answer()))
+        let (found, now) = read
+            .await
+            .unwrap_or_else(|| Err(super::storage::no_answer()))?;
+        let skew = self.with(|inner, local| {
+            let seen = Skew::between(now, local.wall);
+            let kept = &mut inner.peers.skew;
+            if !kept.is_near(&seen, TOLERANCE + began.elapsed()) {
+                *kept = seen;
+            }
+            *kept
+        });
+        Ok((found.by_clock(|time| skew.to_ours(time)), skew.to_ours(now)))
+    }
+
+    async fn swap_once(
+        &self,
+        store: &SharedStore,
+        version: u64,
+        record: &Record,
+    ) -> Option<Result<Swap, RefreshError>> {
+        let skew = self.with(|inner, _| inner.peers.skew);
+        let record = record.clone().by_clock(|time| skew.to_theirs(time));
+        self.guarded(async { store.swap(version, &record).await })
+            .await
     }
 
     /// Reads the record, and puts what `judge` makes of it in its place.
@@ -199,8 +261,7 @@ impl Coordinator {
                 return Ok(Change::Done(record));
             }
         }
-        let why = "the record of the session changes faster than it can be written";
-        Err(RefreshError::with_source(Kind::Store, why))
+        Err(too_fast())
     }
 
     /// Where the answer is no answer, it is read back.
@@ -210,13 +271,12 @@ impl Coordinator {
         version: u64,
         record: &Record,
     ) -> Result<Swap, RefreshError> {
-        let swap = self.guarded(async { store.swap(version, record).await });
-        let error = match swap.await {
+        let error = match self.swap_once(store, version, record).await {
             Some(Ok(swap)) => return Ok(swap),
             Some(Err(error)) => error,
             None => super::storage::no_answer(),
         };
-        let Ok((found, _)) = self.read(store).await else {
+        let Ok((found, _)) = self.read_once(store).await else {
             return Err(error);
         };
         match found.version == version {
@@ -263,9 +323,11 @@ impl Coordinator {
                 .await
             }
             Truth::Login(tokens) => {
-                self.change(store, |found, _| {
+                let loses = store.can_lose();
+                self.change(store, |found, now| {
                     let epoch = *replaces.get_or_insert(found.epoch);
-                    lease::login(found, epoch, &tokens)
+                    let first = if loses { seconds(now) } else { 1 };
+                    lease::login(found, epoch, &tokens, first)
                 })
                 .await
             }
@@ -430,7 +492,7 @@ impl Coordinator {
         };
         let watched = self.with(|inner, _| {
             inner.peers.deaf = false;
-            std::mem::replace(&mut inner.peers.watched, true)
+            mem::replace(&mut inner.peers.watched, true)
         });
         if !watched {
             let coordinator = Arc::downgrade(self);
@@ -455,6 +517,18 @@ impl Coordinator {
             self.take_in(found, epoch);
         }
         Ok(())
+    }
+}
+
+impl Coordinator {
+    /// The store is back: what could not be saved is wanted there before somebody takes its owner for
+    /// dead. An attempt that is under way sees to that itself.
+    async fn sync_now(&self) {
+        let gate = self.with(|inner, _| inner.dirty.then(|| inner.gate.clone()));
+        if let Some(Ok(_permit)) = gate.map(|gate| gate.try_lock_owned()) {
+            // If it fails, there is a task that goes on trying.
+            let _: Outcome = self.write_truth().await;
+        }
     }
 }
 
@@ -493,6 +567,7 @@ impl Drop for Watching {
 }
 
 async fn watch(store: SharedStore, task: Watching) {
+    let mut was_away = false;
     loop {
         let Some(coordinator) = task.coordinator.upgrade() else {
             return;
@@ -506,12 +581,21 @@ async fn watch(store: SharedStore, task: Watching) {
             return;
         };
         let seen = coordinator.look(&store).await;
+        if mem::replace(&mut was_away, seen.is_err()) && seen.is_ok() {
+            coordinator.sync_now().await;
+        }
         let moved = coordinator.lock().peers.known().version != version;
         drop(coordinator);
         if panicked || seen.is_err() || !moved {
             let _: Option<()> = timeout(PAUSE, std::future::pending()).await;
         }
     }
+}
+
+/// The first login after a store has lost all it had: no epoch of before is as high.
+fn seconds(now: SystemTime) -> u64 {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(1, |since| since.as_secs().max(1))
 }
 
 /// How many attempts in a row have lost their answer.
@@ -523,9 +607,18 @@ fn tries(tokens: Option<&TokenSet>) -> u32 {
 
 /// Is this the record that was to be written?
 fn is_written(found: &Record, record: &Record) -> bool {
-    (found.version, found.epoch) == (record.version, record.epoch)
-        && found.turn == record.turn
+    let same_turn = match (found.turn, record.turn) {
+        (Turn::Sent(found), Turn::Sent(record)) => found.is_of(&record),
+        (found, record) => found == record,
+    };
+    same_turn
+        && (found.version, found.epoch) == (record.version, record.epoch)
         && lease::same_pair(found.tokens(), record.tokens())
+}
+
+fn too_fast() -> RefreshError {
+    let why = "the record of the session changes faster than it can be written";
+    RefreshError::with_source(Kind::Store, why)
 }
 
 pub(super) fn older() -> RefreshError {

@@ -28,6 +28,9 @@ use crate::token::TokenSet;
 /// Between two tries to make the store right again: the first, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// Between two such tries, at the least.
+const LEAST_RETRY: Duration = Duration::from_millis(10);
+
 impl Coordinator {
     pub(super) async fn load(
         &self,
@@ -90,7 +93,21 @@ impl Coordinator {
 
     /// How long the background task may take for one try, at the most.
     pub(super) fn patience(&self) -> Duration {
-        RETRY.1 + self.settings.attempt
+        self.retry().1 + self.settings.attempt
+    }
+
+    /// Between two tries to make the store right again. Those who share it take us for dead some time, and
+    /// leave the refresh token alone for the quarantine: by then they must have what we have.
+    fn retry(&self) -> (Duration, Duration) {
+        let (first, longest) = RETRY;
+        match self.store {
+            Storage::Own(_) => RETRY,
+            Storage::Shared(_) => {
+                let quarantine = self.settings.lost_reply.quarantined_for(1);
+                let soon = (quarantine / 4).max(LEAST_RETRY);
+                (first.min(soon), longest.min(soon * 2))
+            }
+        }
     }
 
     /// Queues behind the gate, and writes the truth, unless the login of this epoch is over by then:
@@ -200,7 +217,9 @@ impl Drop for Syncing {
 }
 
 async fn sync(task: Syncing) {
-    let (mut delay, longest) = RETRY;
+    let Some((mut delay, longest)) = task.coordinator.upgrade().map(|it| it.retry()) else {
+        return;
+    };
     loop {
         let _: Option<()> = timeout(delay, std::future::pending()).await;
         let Some(coordinator) = task.coordinator.upgrade() else {

@@ -9,6 +9,7 @@ fn settings() -> Settings {
         attach: Attach::default(),
         attempt: second,
         lost_reply: LostReply::strict().or_quarantine(second),
+        lease: second,
         others: Duration::ZERO,
         refresh_ahead: None,
         reissue_timeout: second,

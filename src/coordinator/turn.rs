@@ -5,6 +5,8 @@
 //! was sent by somebody who is gone. Claim, which is the intent as well; and only then may bytes leave.
 //! Meanwhile somebody else may be faster at any step: then it begins anew with what that one has stored.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::time::Duration;
@@ -54,6 +56,8 @@ enum Wait {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Granted {
     until: Instant,
+    /// It dies with its holder, as does the store's lock: else it is renewed while the issuer is waited for.
+    has_lock: bool,
 }
 
 impl Guard {
@@ -123,7 +127,6 @@ impl Guard {
     ) -> Result<Option<Fetched>, Completion> {
         let coordinator = self.coordinator.clone();
         let (owner, settings) = (coordinator.owner, &coordinator.settings);
-        let span = settings.reissue_timeout + settings.store_timeout;
         let deadline = Instant::now() + settings.others;
         self.drop_old_lock();
         // Whether the store has one, once it was asked for.
@@ -147,7 +150,7 @@ impl Guard {
             let Some(has_lock) = has_lock else {
                 if seen.replace(found.version) == Some(found.version) {
                     // It was said to have changed, and has not.
-                    let _: Option<()> = timeout(PAUSE.min(left), std::future::pending()).await;
+                    let _: Option<()> = timeout(PAUSE.min(left), pending()).await;
                 }
                 match self.wait_for_lock(store, found.version, left).await? {
                     Wait::Changed => {}
@@ -168,6 +171,7 @@ impl Guard {
                 let _: Swap = swapped.map_err(failed)?;
                 continue;
             }
+            let span = self.span(has_lock, settings.reissue_timeout);
             let claimed = match lease::claim(&found, owner, now, span, &settings.lost_reply) {
                 Ok(claimed) => claimed,
                 Err(Denied::Busy { until }) => {
@@ -176,13 +180,15 @@ impl Guard {
                     let changed = AssertUnwindSafe(changed).catch_unwind();
                     timeout(rest.min(left), changed).await;
                     // It may say so too early, and for ever.
-                    let _: Option<()> = timeout(PAUSE.min(left), std::future::pending()).await;
+                    let _: Option<()> = timeout(PAUSE.min(left), pending()).await;
                     continue;
                 }
                 Err(denied) => return Err(self.denied(denied, &found, now)),
             };
+            let until = began + span;
+            let granted = Granted { until, has_lock };
             if self
-                .try_claim(store, found.version, &claimed, began + span)
+                .try_claim(store, found.version, &claimed, granted)
                 .await?
             {
                 return Ok(None);
@@ -259,7 +265,7 @@ impl Guard {
         store: &SharedStore,
         version: u64,
         claimed: &Record,
-        until: Instant,
+        granted: Granted,
     ) -> Result<bool, Completion> {
         let Turn::Sent(claim) = claimed.turn else {
             return Ok(false);
@@ -284,7 +290,7 @@ impl Guard {
             });
             return Ok(false);
         }
-        self.granted = Some(Granted { until });
+        self.granted = Some(granted);
         self.coordinator.with(|inner, _| {
             if inner.state.counts(number) {
                 inner.know(claimed.clone(), self.epoch());
@@ -293,33 +299,85 @@ impl Guard {
         Ok(true)
     }
 
+    /// How long a claim is for: with a lock nobody else looks at it, and it says how long the bytes may be
+    /// under way.
+    fn span(&self, has_lock: bool, limit: Duration) -> Duration {
+        let settings = &self.coordinator.settings;
+        match has_lock {
+            true => limit + settings.store_timeout,
+            false => settings.lease,
+        }
+    }
+
     /// Before each try: is there time left for it? Else the claim is renewed, unless somebody has taken
     /// this process for dead meanwhile.
     pub(super) async fn keep_turn(&mut self, limit: Duration) -> Result<(), Completion> {
-        let coordinator = self.coordinator.clone();
-        let (Storage::Shared(store), Some(granted)) = (&coordinator.store, self.granted) else {
+        let Some(granted) = self.granted else {
             return Ok(());
         };
-        let began = Instant::now();
-        if began + limit <= granted.until {
+        let span = self.span(granted.has_lock, limit);
+        let wanted = match granted.has_lock {
+            true => limit,
+            false => span / 3,
+        };
+        if Instant::now() + wanted <= granted.until {
             return Ok(());
         }
-        let Some(claim) = coordinator.lock().peers.claim else {
-            return Err(failed(RefreshError::new(Kind::NotStarted)));
-        };
-        let span = limit + coordinator.settings.store_timeout;
-        let renewed = coordinator
-            .change(store, |found, now| lease::renew(found, &claim, now, span))
-            .await;
-        match renewed.map_err(failed)? {
-            Change::Done(record) => {
-                coordinator.with(|inner, _| inner.know(record, self.epoch()));
-                self.granted = Some(Granted {
-                    until: began + span,
-                });
+        match self.renew_claim(span).await.map_err(failed)? {
+            Some(until) => {
+                self.granted = Some(Granted { until, ..granted });
                 Ok(())
             }
-            Change::Denied(..) => Err(failed(RefreshError::new(Kind::NotStarted))),
+            None => Err(failed(RefreshError::new(Kind::NotStarted))),
+        }
+    }
+
+    /// While the issuer is waited for: renews the claim for as long as this is polled, so that nobody takes
+    /// this process for dead. Where somebody has, or the store is away, there is nothing to be done but to
+    /// wait for the answer.
+    pub(super) async fn stay_alive(&self) -> Infallible {
+        let Some(mut granted) = self.granted.filter(|granted| !granted.has_lock) else {
+            return pending().await;
+        };
+        let span = self.coordinator.settings.lease;
+        loop {
+            let due = granted.until - span / 3 * 2;
+            let rest = due.saturating_duration_since(Instant::now());
+            let _: Option<()> = timeout(rest, pending()).await;
+            match self.renew_claim(span).await {
+                Ok(Some(until)) => granted.until = until,
+                Ok(None) => return pending().await,
+                Err(error) => {
+                    tracing::warn!(%error, "the claim on the refresh token could not be renewed");
+                    let _: Option<()> = timeout(span / 30, pending()).await;
+                }
+            }
+        }
+    }
+
+    /// Until when it is ours now. `None` where somebody has taken it away.
+    async fn renew_claim(&self, span: Duration) -> Result<Option<Instant>, RefreshError> {
+        let coordinator = &self.coordinator;
+        let Storage::Shared(store) = &coordinator.store else {
+            return Ok(None);
+        };
+        let Some(claim) = coordinator.lock().peers.claim else {
+            return Ok(None);
+        };
+        // The store's clock is read after this, so that we never think that there is more time.
+        let mut began = Instant::now();
+        let mut until = began;
+        let renewed = coordinator.change(store, |found, now| {
+            until = began + span;
+            began = Instant::now();
+            lease::renew(found, &claim, now, span)
+        });
+        match renewed.await? {
+            Change::Done(record) => {
+                coordinator.with(|inner, _| inner.know(record, self.epoch()));
+                Ok(Some(until))
+            }
+            Change::Denied(..) => Ok(None),
         }
     }
 

@@ -56,8 +56,15 @@ pub(crate) struct Claim {
     pub(crate) fence: u64,
     /// By the store's clock, as the deadline.
     pub(crate) sent_at: SystemTime,
-    /// When the owner gives up waiting for the answer, at the latest.
+    /// Until when the owner is taken to be alive, unless it renews the claim.
     pub(crate) deadline: SystemTime,
+}
+
+impl Claim {
+    /// Is it the same one, renewed or not?
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
+        (self.owner, self.fence) == (other.owner, other.fence)
+    }
 }
 
 impl Record {
@@ -83,6 +90,18 @@ impl Record {
     #[must_use]
     pub fn tokens(&self) -> Option<&TokenSet> {
         self.tokens.as_ref()
+    }
+}
+
+impl Record {
+    /// The same with all its times told by another clock.
+    pub(crate) fn by_clock(mut self, to: impl Fn(SystemTime) -> SystemTime) -> Self {
+        self.tokens = self.tokens.map(|tokens| tokens.by_clock(&to));
+        if let Turn::Sent(claim) = &mut self.turn {
+            claim.sent_at = to(claim.sent_at);
+            claim.deadline = to(claim.deadline);
+        }
+        self
     }
 }
 

@@ -62,6 +62,16 @@ pub trait SharedTokenStore: Send + Sync + 'static {
         let _ = limit;
         async { Ok(None) }
     }
+
+    /// Whether it can lose what it has stored: by a failover to a replica that lags behind, a restart from
+    /// a backup, an eviction. Then a session that finds an older record than it remembers, or none,
+    /// writes what it remembers back.
+    ///
+    /// `false`, unless it is written: a session that finds such a record takes that for what somebody has
+    /// done on purpose. It goes on with what it has, reissues nothing, and says so.
+    fn can_lose(&self) -> bool {
+        false
+    }
 }
 
 /// What became of a [`swap`](SharedTokenStore::swap).
@@ -91,6 +101,10 @@ impl<T: SharedTokenStore> SharedTokenStore for Arc<T> {
     async fn lock(&self, limit: Duration) -> Result<Option<StoreLock>, BoxError> {
         T::lock(self, limit).await
     }
+
+    fn can_lose(&self) -> bool {
+        T::can_lose(self)
+    }
 }
 
 /// [`SharedTokenStore`] with its type erased.
@@ -99,6 +113,7 @@ pub(crate) trait DynSharedTokenStore: Send + Sync {
     fn swap<'a>(&'a self, version: u64, record: &'a Record) -> BoxResult<'a, Swap>;
     fn changed(&self, version: u64) -> BoxFuture<'_, ()>;
     fn lock(&self, limit: Duration) -> BoxResult<'_, Option<StoreLock>>;
+    fn can_lose(&self) -> bool;
 }
 
 impl<T: SharedTokenStore> DynSharedTokenStore for T {
@@ -116,5 +131,9 @@ impl<T: SharedTokenStore> DynSharedTokenStore for T {
 
     fn lock(&self, limit: Duration) -> BoxResult<'_, Option<StoreLock>> {
         Box::pin(SharedTokenStore::lock(self, limit))
+    }
+
+    fn can_lose(&self) -> bool {
+        SharedTokenStore::can_lose(self)
     }
 }

@@ -9,11 +9,12 @@
 //!
 //! **The bound.** No refresh token is presented twice while a living process has its successor, if whatever
 //! follows from a claim, up to the commit of the new pair, is over less than the quarantine after it was
-//! sent, and less than the quarantine after the owner's deadline. A process may be stopped past its deadline
-//! and still send, as long as that is kept. What happens without the bound is a test, too: no lock can
+//! sent or the claim was last renewed, and less than the quarantine after the claim's deadline. A process may
+//! be stopped past its deadline and still send, as long as that is kept; and an issuer may take as long as it
+//! likes, as long as the claim is renewed. What happens without the bound is a test, too: no lock can
 //! exclude it. All that is said of what is stored holds without the bound.
 //!
-//! **How far.** Owners wait for two ticks, and the quarantine is as long. Each check has its number of
+//! **How far.** Claims last for two ticks, and the quarantine is as long. Each check has its number of
 //! processes, pairs, ticks and faults; under these limits it is complete. Processes are alike, so that states
 //! which differ in their order count once.
 

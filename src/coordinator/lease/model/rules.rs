@@ -34,7 +34,7 @@ pub(super) const REAL: Rules = Rules {
     commit,
     presume_lost,
     presents_the_first_read: false,
-    renews_while_it_waits: false,
+    renews_while_it_waits: true,
     compares: true,
 };
 
@@ -53,7 +53,6 @@ pub(super) const FIXED_LIFETIME: Rules = Rules {
 /// (c) A lock that is not renewed any longer is nobody's.
 pub(super) const RENEWAL_ONLY: Rules = Rules {
     presume_lost: unrenewed,
-    renews_while_it_waits: true,
     ..REAL
 };
 

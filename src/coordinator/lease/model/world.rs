@@ -235,9 +235,24 @@ impl World {
                     *process = waiting;
                 }
                 process.step = Step::Waiting;
+                self.live_on(state, i);
                 Some(())
             }
             _ => self.write_outcome(state, i, blindly),
+        }
+    }
+
+    /// An owner that renews its claim may wait for longer: the bound is about the latest one.
+    fn live_on(&self, state: &mut State, i: usize) {
+        let Some(lease) = state.processes[i].lease.filter(|_| self.bounded) else {
+            return;
+        };
+        let by = self.over_by(state.now, Some(lease));
+        let asked = state.requests.iter_mut();
+        for request in asked.chain(state.answers.iter_mut().map(|answer| &mut answer.to)) {
+            if request.fence == lease.fence {
+                request.by = request.by.max(by);
+            }
         }
     }
 
@@ -364,7 +379,7 @@ impl World {
             }
             Step::LoggingIn { epoch, pair } => {
                 let tokens = self.tokens.of(pair, None);
-                (login(&found, epoch.into(), &tokens), Event::LoggedIn)
+                (login(&found, epoch.into(), &tokens, 1), Event::LoggedIn)
             }
             Step::LoggingOut { epoch } => (log_out(&found, epoch.into()), Event::LoggedOut),
             _ => return None,
@@ -517,7 +532,7 @@ impl Model for World {
                 Step::Checked => actions.push(Action::Send(i)),
                 Step::Waiting => {
                     let renewed = lease.map_or(0, |lease| lease.deadline - SPAN);
-                    writes = self.rules.renews_while_it_waits && state.now > renewed;
+                    writes = self.rules.renews_while_it_waits && !self.lock && state.now > renewed;
                     if may_fail || !has_time {
                         actions.push(Action::GiveUp(i));
                     }
