@@ -66,6 +66,11 @@ impl Line {
             }
             state.tries
         };
+        // Its future is large, and seldom needed.
+        Box::pin(self.connect(tries)).await
+    }
+
+    async fn connect(&self, tries: u64) -> Result<Link, Fault> {
         // Whoever has it may be on a runtime that nobody drives.
         let _one = timeout(CONNECT, self.connecting.lock()).await;
         {
@@ -117,7 +122,7 @@ impl Line {
             line: self,
             number: Some(link.number),
         };
-        let answer = timeout(ANSWER, question(link.connection.clone())).await;
+        let answer = timeout(ANSWER, Box::pin(question(link.connection.clone()))).await;
         let answer = match answer {
             Some(answer) => answer.map_err(|error| Fault::of(&error)),
             None => Err(Fault::late()),
