@@ -3,6 +3,8 @@
 
 #![cfg(unix)]
 
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../../examples/servers/mod.rs"]
 mod servers;
 #[path = "../support/mod.rs"]
@@ -10,3 +12,4 @@ mod support;
 
 mod common;
 mod contract;
+mod failures;
