@@ -83,6 +83,16 @@ pub fn server(more: &[&str]) -> Redis {
     Redis::start_with(options).unwrap()
 }
 
+/// With all that its primary has.
+pub fn replica_of(primary: &Redis) -> Redis {
+    let options = RedisOptions {
+        in_memory: true,
+        replica_of: Some(primary.port()),
+        ..RedisOptions::default()
+    };
+    Redis::start_with(options).unwrap()
+}
+
 pub fn client(url: &str) -> Client {
     Client::open(url).unwrap()
 }

@@ -92,15 +92,16 @@ const KNOWN: &[(&str, bool, &str)] = &[
     ("CROSSSLOT", true, CLUSTER),
     ("TRYAGAIN", true, CLUSTER),
     ("ASK", true, CLUSTER),
-    (
-        "max number of clients",
-        true,
-        "Redis has as many clients as it takes: raise `maxclients`",
-    ),
 ];
 
 const CLUSTER: &str = "this Redis is a node of a cluster, which a `RedisStore` can't use: give it a \
                        server of its own, with replicas if need be";
+
+/// What is said, without a code, of a right that a command within a script lacks.
+const NO_RIGHT: [&str; 2] = [
+    "The user executing the script can't",
+    "ACL failure in script",
+];
 
 /// A call that has failed.
 #[derive(Clone)]
@@ -156,8 +157,9 @@ impl Fault {
     pub(super) fn connecting(error: &RedisError) -> Self {
         match error.kind() {
             ErrorKind::Io if is_closed(error) => Self::broken(
-                "Redis, or what is in its place, has closed the connection at once: does it want TLS \
-                 (a URL with rediss://)?",
+                "Redis, or what is in its place, has closed the connection at once: it takes no more \
+                 clients (`maxclients`), none from this host (protected mode), or wants TLS (a URL with \
+                 rediss://)",
             ),
             ErrorKind::Io => Self::broken(format!("can't connect to Redis: {}", io_words(error))),
             // The client does not tell what it was.
@@ -202,6 +204,9 @@ impl Fault {
     /// Older servers wrap the error of a script's command into another.
     fn in_detail(error: &RedisError) -> Option<Self> {
         let detail = error.detail()?;
+        if NO_RIGHT.iter().any(|words| detail.contains(words)) {
+            return Self::known("NOPERM");
+        }
         let it = |(known, ..): &&(&str, bool, &str)| detail.contains(known);
         Self::known(KNOWN.iter().find(it)?.0)
     }
