@@ -8,4 +8,8 @@ mod servers;
 
 mod contract;
 mod errors;
+mod faults;
+mod names;
+mod proxy;
 mod scene;
+mod together;

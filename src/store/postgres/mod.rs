@@ -211,6 +211,7 @@ impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresStore")
             .field("table", &self.table.name)
+            .field("is_hearing", &self.changes.is_hearing())
             .finish_non_exhaustive()
     }
 }
