@@ -5,6 +5,8 @@
 
 #[path = "../../examples/servers/mod.rs"]
 mod servers;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod contract;
 mod errors;
@@ -12,4 +14,5 @@ mod faults;
 mod names;
 mod proxy;
 mod scene;
+mod sessions;
 mod together;
