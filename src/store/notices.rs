@@ -172,6 +172,11 @@ impl Notices {
 }
 
 impl Subject {
+    /// Do notifications arrive?
+    pub(super) fn is_hearing(&self) -> bool {
+        self.notices.hearing.borrow().is_some()
+    }
+
     /// The record of another key.
     pub(super) fn other(&self, key: &str) -> Self {
         self.notices.subject(key)

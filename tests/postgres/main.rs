@@ -5,7 +5,14 @@
 
 #[path = "../../examples/servers/mod.rs"]
 mod servers;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod contract;
 mod errors;
+mod faults;
+mod names;
+mod proxy;
 mod scene;
+mod sessions;
+mod together;

@@ -93,13 +93,6 @@ impl Database {
         self.admin.query_one(query, &[]).await.unwrap().get(0)
     }
 
-    /// So many connections of stores there are in this database.
-    pub async fn connections(&self) -> i64 {
-        let query = "SELECT count(*) FROM pg_stat_activity \
-                     WHERE datname = current_database() AND application_name = 'tower-token-refresh'";
-        self.count(query).await
-    }
-
     /// Waits until the query finds this.
     pub async fn until(&self, query: &str, wanted: i64) {
         let found = async {
@@ -148,6 +141,13 @@ pub fn access_token(record: &Record) -> Option<&str> {
     Some(record.tokens()?.access_token().expose())
 }
 
+/// What can go on has gone on, as far as this process is concerned.
+pub async fn settle_down() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
 pub async fn in_time<F: Future>(call: F) -> F::Output {
     let answer = tokio::time::timeout(HANG, call).await;
     answer.expect("it hangs")
@@ -178,4 +178,19 @@ pub fn said(error: &BoxError) -> String {
         source = error.source();
     }
     said
+}
+
+/// Waits until notifications arrive.
+pub async fn until_it_hears(store: &PostgresStore) {
+    let waits = {
+        let store = store.clone();
+        tokio::spawn(async move { store.changed(0).await })
+    };
+    let hears = async {
+        while !format!("{store:?}").contains("is_hearing: true") {
+            settle_down().await;
+        }
+    };
+    in_time(hears).await;
+    waits.await.unwrap();
 }

@@ -40,7 +40,79 @@ use crate::error::ConfigError;
 /// A statement that fails because of what others did at the same moment is run so often.
 const TRIES: usize = 8;
 
-/// Keeps the record of a session in a row of a PostgreSQL table.
+/// Keeps the record of a session in a row of a PostgreSQL table: one login for processes on many machines.
+///
+/// ```no_run
+/// use tokio_postgres::NoTls;
+/// use tower_token_refresh::{BoxError, PostgresStore, Session};
+/// # use tower_token_refresh::{ReissueError, TokenSet, reissue_fn};
+///
+/// # async fn set_up() -> Result<(), BoxError> {
+/// # let reissue = reissue_fn(|_| async { TokenSet::new("second").map_err(ReissueError::unknown) });
+/// # let secret = [0; 32];
+/// let config = "postgres://gateway@db.example.com/app".parse()?;
+/// let store = PostgresStore::new(config, NoTls, "gateway").secret(secret)?;
+/// store.create_table().await?;
+/// let session = Session::builder(reissue)
+///     .shared_store(store)
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// TLS is that of `tokio-postgres`: `tokio-postgres-rustls` and `postgres-native-tls` are two that fit.
+/// A `Config` from a URL asks for it with `?sslmode=require`.
+///
+/// # Many sessions
+///
+/// [`session`](Self::session) gives the store of another session. All that come from one share two
+/// connections, whatever their number: one for statements, and one on which changes are told. They
+/// are made at the first use, on the runtime of whoever needs them first, and closed when the last of
+/// these stores is gone.
+///
+/// # What is stored
+///
+/// One row for each session in the table `token_refresh_sessions`, or [another one](Self::table): a hash of
+/// the session's name, the record's version, the record, and when it was changed. Without a
+/// [secret](Self::secret) the tokens are in it as they are: whoever can read the table, its backups or a log of
+/// statements with parameters can use them. With one they are encrypted, and a row that was copied from another
+/// session or changed is refused. A row that is deleted is a session that nobody has logged in to.
+///
+/// Reads and swaps take one statement and one transaction each. A swap that is done is on the disk of the server
+/// (`synchronous_commit` is raised to `on` where it is `off`, for this transaction alone). Whether it is on
+/// that of a standby is up to the server's settings; a failover to one that does not have it shows an
+/// older record, which the session finds out.
+///
+/// # Changes
+///
+/// They are told by `NOTIFY`, so that other processes see them within milliseconds. Whether that
+/// works is tried every 5 s. Where it does not, each session in use looks at its row three times a second (where
+/// one process has more than 500 of them, less often: 1,700 looks a second in all).
+///
+/// # PgBouncer
+///
+/// In session mode all is as without it. In transaction mode, which gives each statement any connection,
+/// nothing can be told, so that rows are looked at as above; statements wait for each other's answers, and nothing
+/// is left behind in the connections of others. The pool has to be one of *transaction* or *session* mode and lead to the
+/// primary. Where there are thousands of sessions in a process, give the store a way around the pooler.
+///
+/// # Failures
+///
+/// A call fails when nobody can say what the record is: the session goes on with a valid access token then and
+/// reissues nothing. What the error says is what to do, with the server's SQLSTATE, and nothing that the
+/// server quotes. A connection that fails, or that leaves a call without an answer until its deadline, is given up,
+/// and the next call makes a new one, at once. So a server that was stopped, cut off or replaced
+/// behind its address is found again by the call after. Of several hosts (`host=a,b`) the first that
+/// takes writes is used, and where it does not any more, the next. A standby is never read, as it may lag behind.
+///
+/// Where the `Config` says nothing of it: a host has 2.5 s to let the store in (the 1.5 s of its
+/// `connect_timeout`, and one more), what was sent is given up when it is not acknowledged for 10 s, an idle
+/// connection is probed every 30 s, and the application is called `tower-token-refresh`.
+///
+/// # Cancel safety
+///
+/// All calls may be dropped. The server is asked to cancel a statement whose caller is gone; one that is done all the
+/// same is done once, and only if the version was still right.
 #[derive(Clone)]
 pub struct PostgresStore {
     seal: Seal,
@@ -51,7 +123,9 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// The store of the session with this name. It connects when it is first used.
+    /// The store of the session with this name, which is never shown in the database.
+    ///
+    /// It connects at the first use, so what is wrong with the `config` is said then.
     #[must_use]
     pub fn new<T>(config: Config, tls: T, session: &str) -> Self
     where
@@ -71,14 +145,28 @@ impl PostgresStore {
         }
     }
 
-    /// Names are hashed with this secret, and records encrypted.
+    /// Hashes the names of sessions with this secret, and encrypts their records.
+    ///
+    /// All who share a session need the same. Sessions that were stored without it, or with another one, are not
+    /// found any more: they have to log in again.
+    ///
+    /// # Errors
+    ///
+    /// When it is shorter than 16 bytes. Take 32 random ones.
     pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
         self.seal = Seal::secret(secret.as_ref(), &self.name)?;
         self.changes = self.changes.other(self.seal.key());
         Ok(self)
     }
 
-    /// Another table.
+    /// Keeps the records in this table: `table`, or `schema.table`.
+    ///
+    /// The name counts as it is written, as in double quotes. Without a schema it is found by the
+    /// `search_path` of the user.
+    ///
+    /// # Errors
+    ///
+    /// When a part of it is anything but letters, digits, `_` and `$`, or longer than 63 bytes.
     pub fn table(mut self, table: &str) -> Result<Self, ConfigError> {
         self.table = Arc::new(Table::new(table)?);
         // What is told of another table is told on another channel.
@@ -86,7 +174,15 @@ impl PostgresStore {
         Ok(self)
     }
 
-    /// The store of another session, over the same connections.
+    /// The store of another session: over the same connections, in the same table, with the same secret.
+    ///
+    /// ```no_run
+    /// # use tower_token_refresh::PostgresStore;
+    /// # fn stores(store: PostgresStore) {
+    /// let alice = store.session("alice");
+    /// let bob = store.session("bob");
+    /// # }
+    /// ```
     #[must_use]
     pub fn session(&self, session: &str) -> Self {
         let seal = self.seal.session(session);
@@ -99,7 +195,18 @@ impl PostgresStore {
         }
     }
 
-    /// Creates the table, unless it is there.
+    /// Creates the table, unless it is there, and checks that it has the columns it needs.
+    ///
+    /// Any number of processes may do so at once. A user who may not create it needs no right to where
+    /// it is there: `SELECT`, `INSERT` and `UPDATE` are enough.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be created and is not there, when it has other columns, or when the server cannot be reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// When it is dropped, the table may be created all the same.
     pub async fn create_table(&self) -> Result<(), BoxError> {
         let name = &self.table.name;
         let mut created = self.link.execute(name, &self.table.create).await;
@@ -117,7 +224,7 @@ impl PostgresStore {
         }
     }
 
-    /// What `create_table` does, for those who migrate by hand.
+    /// The statement by which [`create_table`](Self::create_table) creates it, for those who migrate by hand.
     #[must_use]
     pub fn create_table_sql(&self) -> String {
         format!("{};", self.table.create)
@@ -211,6 +318,7 @@ impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresStore")
             .field("table", &self.table.name)
+            .field("is_hearing", &self.changes.is_hearing())
             .finish_non_exhaustive()
     }
 }
