@@ -94,11 +94,11 @@ impl Link {
         call.answered(rows.and_then(|rows| make(&rows)))
     }
 
-    /// Runs a text of statements without parameters.
+    /// Creates something, or looks whether it is there.
     pub(super) async fn execute(&self, table: &str, statements: &str) -> Result<(), Failure> {
         let call = self.call().await?;
         let answer = call.open.client.batch_execute(statements).await;
-        call.answered(answer.map_err(|error| Failure::of_statement(&error, table)))
+        call.answered(answer.map_err(|error| Failure::of_creation(&error, table)))
     }
 
     async fn call(&self) -> Result<Call<'_>, Failure> {
