@@ -102,7 +102,7 @@ pub enum Place {
     /// Only here, and only for now.
     Memory,
     File(PathBuf),
-    Shared(Shared),
+    Shared(Box<Shared>),
 }
 
 /// Who hands out new tokens, and what that takes.
@@ -198,13 +198,13 @@ fn place(tokens: Option<PathBuf>, line: &LastLine, deadline: Duration) -> Result
             let secret = env::var(SESSION_VARIABLE).ok();
             let secret = secret.filter(|secret| !secret.is_empty());
             let store = Store::open(database, session, secret.as_deref());
-            Ok(Place::Shared(Shared {
+            Ok(Place::Shared(Box::new(Shared {
                 store: store.map_err(|error| format!("{SESSION_VARIABLE}: {error}"))?,
                 name,
                 seed: tokens,
                 is_new_login: line.new_login,
                 deadline,
-            }))
+            })))
         }
     }
 }

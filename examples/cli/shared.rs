@@ -32,7 +32,7 @@ impl Shared {
     pub async fn check(&self, needs_no_login: bool) -> Result<(), Unusable> {
         self.in_time(self.store.prepare()).await?;
         if self.is_new_login {
-            let tokens = self.from_file()?;
+            let tokens = self.read_file()?;
             return self.in_time(self.store.log_in(&tokens)).await;
         }
         for _ in 0..TRIES {
@@ -40,7 +40,7 @@ impl Shared {
             if needs_no_login || self.is_usable(&record)? {
                 return Ok(());
             }
-            let tokens = self.from_file()?;
+            let tokens = self.read_file()?;
             let seeded = self.store.log_in_after(&record, &tokens);
             if self.in_time(seeded).await? == Swap::Done {
                 let file = self.seed.as_ref().map(|file| file.display().to_string());
@@ -92,7 +92,7 @@ impl Shared {
     }
 
     /// What the user has put there.
-    fn from_file(&self) -> Result<TokenSet, Unusable> {
+    fn read_file(&self) -> Result<TokenSet, Unusable> {
         let Some(path) = &self.seed else {
             return Err(Unusable::Wrong(format!(
                 "{} holds no tokens yet: log in, put access_token and refresh_token into a file as \

@@ -36,7 +36,7 @@ pub struct Tokens {
 
 enum Kept {
     File(InFile),
-    Shared(Shared),
+    Shared(Box<Shared>),
 }
 
 struct InFile {

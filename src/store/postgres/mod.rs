@@ -346,4 +346,9 @@ impl SharedTokenStore for PostgresStore {
         let wire = || Arc::new(Ears::new(self.link.clone(), self.table.clone())) as _;
         self.changes.changed(version, wire).await;
     }
+
+    /// A failover to a standby that is not synchronous, or a restored backup.
+    fn can_lose(&self) -> bool {
+        true
+    }
 }
