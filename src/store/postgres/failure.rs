@@ -50,23 +50,6 @@ impl Failure {
         Self::said(&what, said.code(), then)
     }
 
-    /// What creating this table has come to: it may be there by now.
-    pub(super) fn of_creation(error: &Error, table: &str) -> Self {
-        let failure = Self::of_statement(error, table);
-        let is_there = [
-            SqlState::UNIQUE_VIOLATION,
-            SqlState::DUPLICATE_TABLE,
-            SqlState::DUPLICATE_OBJECT,
-        ];
-        match error.code().is_some_and(|code| is_there.contains(code)) {
-            true => Self {
-                then: Then::Again,
-                ..failure
-            },
-            false => failure,
-        }
-    }
-
     /// What connecting has come to.
     pub(super) fn of_connection(error: &Error) -> Self {
         if let Some(said) = error.as_db_error() {

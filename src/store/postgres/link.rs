@@ -98,7 +98,7 @@ impl Link {
     pub(super) async fn execute(&self, table: &str, statements: &str) -> Result<(), Failure> {
         let call = self.call().await?;
         let answer = call.open.client.batch_execute(statements).await;
-        call.answered(answer.map_err(|error| Failure::of_creation(&error, table)))
+        call.answered(answer.map_err(|error| Failure::of_statement(&error, table)))
     }
 
     async fn call(&self) -> Result<Call<'_>, Failure> {

@@ -210,15 +210,9 @@ impl PostgresStore {
     /// When it is dropped, the table may be created all the same.
     pub async fn create_table(&self) -> Result<(), BoxError> {
         let name = &self.table.name;
-        let mut created = self.link.execute(name, &self.table.create).await;
-        for _ in 1..TRIES {
-            // Others create it at the same moment: PostgreSQL looks first, and finds out at the end.
-            if !matches!(&created, Err(failure) if failure.then == Then::Again) {
-                break;
-            }
-            created = self.link.execute(name, &self.table.create).await;
-        }
-        // It may be there, and only creating be forbidden.
+        let created = self.link.execute(name, &self.table.create).await;
+        // It may be there all the same: others create it at the same moment, which PostgreSQL finds out at
+        // the end, or creating is forbidden.
         let checked = self.link.execute(name, &self.table.check).await;
         match (created, checked) {
             (_, Ok(())) => Ok(()),
