@@ -10,8 +10,9 @@ use tower_token_refresh::PostgresStore;
 use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::Swap;
 
-use crate::proxy::Held;
+use crate::proxy::Fate;
 use crate::proxy::Proxy;
+use crate::proxy::Way;
 use crate::scene::Database;
 use crate::scene::config;
 use crate::scene::in_time;
@@ -31,11 +32,33 @@ fn address(url: &str) -> SocketAddr {
     address.parse().unwrap()
 }
 
+const REQUESTS: Way = Way {
+    requests: Fate::Held,
+    ..Way::OPEN
+};
+const ANSWERS: Way = Way {
+    answers: Fate::Held,
+    ..Way::OPEN
+};
+
+/// The URL by which the same is found through this proxy.
+fn through(proxy: &Proxy, url: &str) -> String {
+    url.replace(&address(url).to_string(), &proxy.address.to_string())
+}
+
+/// Waits until something was held.
+async fn until_held(proxy: &Proxy, way: Way) {
+    match way == REQUESTS {
+        true => in_time(proxy.until_requested()).await,
+        false => in_time(proxy.until_answered()).await,
+    }
+}
+
 /// A store with version 1, behind a proxy.
 async fn behind_a_proxy() -> (Database, Proxy, PostgresStore) {
     let database = Database::with_table().await;
-    let proxy = Proxy::start(address(&database.url)).await;
-    let store = PostgresStore::new(config(&proxy.url(&database.url)), NoTls, "any");
+    let proxy = Proxy::to(address(&database.url).port()).await;
+    let store = PostgresStore::new(config(&through(&proxy, &database.url)), NoTls, "any");
     assert_eq!(swap(&store, 0).await.unwrap(), Swap::Done);
     (database, proxy, store)
 }
@@ -63,11 +86,11 @@ async fn dropped<T: Send + 'static>(
 #[tokio::test]
 async fn a_swap_whose_answer_is_cut_off_is_an_error_and_done() {
     let (database, proxy, store) = behind_a_proxy().await;
-    proxy.hold(Held::Answers);
+    proxy.set(ANSWERS);
     let swapping = store.clone();
     let swapped = tokio::spawn(async move { swap(&swapping, 1).await });
     database.until(&versions(2), 1).await;
-    proxy.hold(Held::Cut);
+    proxy.cut();
     let error = swapped.await.unwrap().unwrap_err();
     assert!(said(&error).contains("connection"), "{error}");
     // Within one call.
@@ -78,11 +101,11 @@ async fn a_swap_whose_answer_is_cut_off_is_an_error_and_done() {
 #[tokio::test]
 async fn a_swap_that_is_cut_off_before_it_arrives_is_an_error_and_not_done() {
     let (_database, proxy, store) = behind_a_proxy().await;
-    proxy.hold(Held::Requests);
+    proxy.set(REQUESTS);
     let swapping = store.clone();
     let swapped = tokio::spawn(async move { swap(&swapping, 1).await });
-    proxy.until_held(1).await;
-    proxy.hold(Held::Cut);
+    until_held(&proxy, REQUESTS).await;
+    proxy.cut();
     let error = swapped.await.unwrap().unwrap_err();
     assert!(said(&error).contains("connection"), "{error}");
     finds(&store, 1).await;
@@ -92,15 +115,15 @@ async fn a_swap_that_is_cut_off_before_it_arrives_is_an_error_and_not_done() {
 #[tokio::test]
 async fn a_read_that_is_cut_off_is_made_again_on_a_new_connection() {
     let (_database, proxy, store) = behind_a_proxy().await;
-    for held in [Held::Answers, Held::Requests] {
-        let (connections, pieces) = (proxy.connections(), proxy.held());
-        proxy.hold(held);
+    for held in [ANSWERS, REQUESTS] {
+        let connections = proxy.count();
+        proxy.set(held);
         let reading = store.clone();
         let found = tokio::spawn(async move { read(&reading).await });
-        proxy.until_held(pieces + 1).await;
-        proxy.hold(Held::Cut);
+        until_held(&proxy, held).await;
+        proxy.cut();
         assert_eq!(found.await.unwrap().unwrap().version(), 1);
-        assert_eq!(proxy.connections(), connections + 1);
+        assert_eq!(proxy.count(), connections + 1);
     }
 }
 
@@ -108,31 +131,30 @@ async fn a_read_that_is_cut_off_is_made_again_on_a_new_connection() {
 async fn a_connection_that_was_cut_while_nobody_used_it_is_noticed() {
     let (_database, proxy, store) = behind_a_proxy().await;
     for version in 1..5 {
-        proxy.hold(Held::Cut);
+        proxy.cut();
         // The store's runtime has seen the end by then, as a gateway's has.
         crate::scene::settle_down().await;
-        finds(&store, version).await;
         assert_eq!(swap(&store, version).await.unwrap(), Swap::Done);
     }
-    assert_eq!(proxy.connections(), 5);
+    assert_eq!(proxy.count(), 5);
 }
 
 // shows that a call without an answer makes its connection suspect.
 #[tokio::test]
 async fn after_a_call_that_was_dropped_the_next_one_has_a_connection_of_its_own() {
     let (database, proxy, store) = behind_a_proxy().await;
-    for held in [Held::Answers, Held::Requests] {
-        let (connections, pieces) = (proxy.connections(), proxy.held());
-        proxy.hold(held);
+    for held in [ANSWERS, REQUESTS] {
+        let connections = proxy.count();
+        proxy.set(held);
         let reading = store.clone();
         let read = async move { reading.read().await.map(drop) };
-        dropped(read, proxy.until_held(pieces + 1)).await;
+        dropped(read, until_held(&proxy, held)).await;
         finds(&store, 1).await;
         // Over another one the server is asked to give up.
-        assert!(proxy.connections() > connections);
+        assert!(proxy.count() > connections);
     }
     // Both kinds of call.
-    proxy.hold(Held::Answers);
+    proxy.set(ANSWERS);
     let swapping = store.clone();
     let swapped = async move { swapping.swap(1, &record(2)).await.map(drop) };
     dropped(swapped, database.until(&versions(2), 1)).await;
@@ -146,30 +168,30 @@ async fn after_a_call_that_was_dropped_the_next_one_has_a_connection_of_its_own(
 #[tokio::test]
 async fn forty_who_need_a_connection_wait_for_the_same() {
     let (_database, proxy, store) = behind_a_proxy().await;
-    for held in [Held::Requests, Held::Answers] {
-        let (connections, pieces) = (proxy.connections(), proxy.held());
-        proxy.hold(Held::Cut);
-        proxy.hold_new(held);
+    for held in [REQUESTS, ANSWERS] {
+        let connections = proxy.count();
+        proxy.cut();
+        proxy.set_next(Some(held));
         let reads: Vec<_> = (0..40)
             .map(|i| {
                 let store = store.session(&i.to_string());
                 tokio::spawn(async move { read(&store).await.map(|record| record.version()) })
             })
             .collect();
-        proxy.until_held(pieces + 1).await;
+        until_held(&proxy, held).await;
         crate::scene::settle_down().await;
-        assert_eq!(proxy.connections(), connections + 1);
+        assert_eq!(proxy.count(), connections + 1);
         // Cut off in the middle of it, it is an error for all.
-        proxy.hold(Held::Cut);
+        proxy.cut();
         for read in reads {
             let error = read.await.unwrap().unwrap_err();
             assert!(said(&error).contains("connection"), "{error}");
         }
-        proxy.hold_new(Held::Nothing);
+        proxy.set_next(Some(Way::OPEN));
         let sessions: Vec<_> = (0..40).map(|i| store.session(&i.to_string())).collect();
         let reads = join_all(sessions.iter().map(read)).await;
         assert!(reads.iter().all(Result::is_ok), "{reads:?}");
-        assert_eq!(proxy.connections(), connections + 2);
+        assert_eq!(proxy.count(), connections + 2);
     }
 }
 
@@ -177,32 +199,32 @@ async fn forty_who_need_a_connection_wait_for_the_same() {
 #[tokio::test]
 async fn connecting_goes_on_when_the_call_that_needed_it_is_dropped() {
     let (_database, proxy, store) = behind_a_proxy().await;
-    let connections = proxy.connections();
-    proxy.hold(Held::Cut);
-    proxy.hold_new(Held::Answers);
+    let connections = proxy.count();
+    proxy.cut();
+    proxy.set_next(Some(ANSWERS));
     let reading = store.clone();
     let read = async move { reading.read().await.map(drop) };
-    dropped(read, proxy.until_held(1)).await;
-    proxy.hold(Held::Nothing);
+    dropped(read, until_held(&proxy, ANSWERS)).await;
+    proxy.set(Way::OPEN);
     finds(&store, 1).await;
-    assert_eq!(proxy.connections(), connections + 1);
+    assert_eq!(proxy.count(), connections + 1);
 }
 
 // The old one may be stopped, or cut off from here: nobody says goodbye.
 #[tokio::test]
 async fn a_server_that_was_replaced_behind_its_address_is_found_within_one_call() {
     let (old, new) = (Postgres::start().unwrap(), Postgres::start().unwrap());
-    let proxy = Proxy::start(address(&old.url())).await;
+    let proxy = Proxy::to(address(&old.url()).port()).await;
     let store = |url: &str| PostgresStore::new(config(url), NoTls, "any");
     in_time(store(&new.url()).create_table()).await.unwrap();
     for version in 0..2 {
         assert_eq!(swap(&store(&new.url()), version).await.unwrap(), Swap::Done);
     }
-    let store = store(&proxy.url(&old.url()));
+    let store = store(&through(&proxy, &old.url()));
     in_time(store.create_table()).await.unwrap();
     assert_eq!(swap(&store, 0).await.unwrap(), Swap::Done);
     old.stop().unwrap();
-    proxy.lead_to(address(&new.url()));
+    proxy.lead_to(address(&new.url()).port());
     let reading = store.clone();
     let read = async move { reading.read().await.map(drop) };
     dropped(read, crate::scene::settle_down()).await;

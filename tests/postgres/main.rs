@@ -3,6 +3,8 @@
 
 #![cfg(unix)]
 
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../../examples/servers/mod.rs"]
 mod servers;
 #[path = "../support/mod.rs"]
@@ -12,7 +14,6 @@ mod contract;
 mod errors;
 mod faults;
 mod names;
-mod proxy;
 mod scene;
 mod sessions;
 mod together;

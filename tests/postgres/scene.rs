@@ -1,7 +1,5 @@
 //! What these tests have in common: a server, a database of the test's own, and stores on it.
 
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -36,10 +34,7 @@ impl Database {
 
     /// On the server that this leads to.
     pub async fn on(url: &str) -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("test_{}_{number}", std::process::id());
+        let name = format!("test_{:016x}", fastrand::u64(..));
         let make = format!("CREATE DATABASE {name}");
         client(url).await.batch_execute(&make).await.unwrap();
         let url = url_of(url, &name);

@@ -94,7 +94,7 @@ impl Link {
         call.answered(rows.and_then(|rows| make(&rows)))
     }
 
-    /// Runs a text of statements without parameters.
+    /// Creates something, or looks whether it is there.
     pub(super) async fn execute(&self, table: &str, statements: &str) -> Result<(), Failure> {
         let call = self.call().await?;
         let answer = call.open.client.batch_execute(statements).await;

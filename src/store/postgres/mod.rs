@@ -17,6 +17,7 @@ use tokio_postgres::Socket;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::types::Type;
+use zeroize::Zeroizing;
 
 use self::connect::Over;
 use self::connect::Servers;
@@ -76,7 +77,7 @@ const TRIES: usize = 8;
 /// the session's name, the record's version, the record, and when it was changed. Without a
 /// [secret](Self::secret) the tokens are in it as they are: whoever can read the table, its backups or a log of
 /// statements with parameters can use them. With one they are encrypted, and a row that was copied from another
-/// session or changed is refused. A row that is deleted is a session that nobody has logged in to.
+/// session or changed is refused.
 ///
 /// Reads and swaps take one statement and one transaction each. A swap that is done is on the disk of the server
 /// (`synchronous_commit` is raised to `on` where it is `off`, for this transaction alone). Whether it is on
@@ -92,9 +93,9 @@ const TRIES: usize = 8;
 /// # PgBouncer
 ///
 /// In session mode all is as without it. In transaction mode, which gives each statement any connection,
-/// nothing can be told, so that rows are looked at as above; statements wait for each other's answers, and nothing
-/// is left behind in the connections of others. The pool has to be one of *transaction* or *session* mode and lead to the
-/// primary. Where there are thousands of sessions in a process, give the store a way around the pooler.
+/// nothing can be told, so that rows are looked at as above; statements wait for each other's
+/// answers, and nothing is left behind in connections that others use. Where there are thousands of
+/// sessions in a process, give the store a way around such a pooler.
 ///
 /// # Failures
 ///
@@ -209,14 +210,9 @@ impl PostgresStore {
     /// When it is dropped, the table may be created all the same.
     pub async fn create_table(&self) -> Result<(), BoxError> {
         let name = &self.table.name;
-        let mut created = self.link.execute(name, &self.table.create).await;
-        for _ in 1..TRIES {
-            // Others create it at the same moment, or it is there and nobody may create another.
-            if created.is_ok() {
-                break;
-            }
-            created = self.link.execute(name, &self.table.create).await;
-        }
+        let created = self.link.execute(name, &self.table.create).await;
+        // It may be there all the same: others create it at the same moment, which PostgreSQL finds out at
+        // the end, or creating is forbidden.
         let checked = self.link.execute(name, &self.table.check).await;
         match (created, checked) {
             (_, Ok(())) => Ok(()),
@@ -230,7 +226,7 @@ impl PostgresStore {
         format!("{};", self.table.create)
     }
 
-    async fn stored(&self) -> Result<(Option<(u64, String)>, SystemTime), Failure> {
+    async fn stored(&self) -> Result<(Option<Stored>, SystemTime), Failure> {
         let (table, read) = (&self.table.name, &self.table.read);
         let key = [(&self.seal.key() as _, Type::TEXT)];
         let first = self
@@ -291,8 +287,11 @@ impl PostgresStore {
     }
 }
 
+/// A version, and the text of the record.
+type Stored = (u64, Zeroizing<String>);
+
 /// What a read has found, and when.
-fn stored(table: &str, rows: &[Row]) -> Result<(Option<(u64, String)>, SystemTime), Failure> {
+fn stored(table: &str, rows: &[Row]) -> Result<(Option<Stored>, SystemTime), Failure> {
     let found = || {
         let row = rows.first()?;
         let version = row.try_get::<_, Option<i64>>(0).ok()?;
@@ -302,7 +301,7 @@ fn stored(table: &str, rows: &[Row]) -> Result<(Option<(u64, String)>, SystemTim
         let is_read_only = row.try_get::<_, bool>(3).ok()?;
         let record = match (version, text) {
             (None, None) => None,
-            (version, text) => Some((u64::try_from(version?).ok()?, text?)),
+            (version, text) => Some((u64::try_from(version?).ok()?, Zeroizing::new(text?))),
         };
         Some((record, now, is_read_only))
     };
