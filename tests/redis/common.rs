@@ -84,10 +84,10 @@ pub fn server(more: &[&str]) -> Redis {
 }
 
 /// With all that its primary has.
-pub fn replica_of(primary: &Redis) -> Redis {
+pub fn replica_of(primary: u16) -> Redis {
     let options = RedisOptions {
         in_memory: true,
-        replica_of: Some(primary.port()),
+        replica_of: Some(primary),
         ..RedisOptions::default()
     };
     Redis::start_with(options).unwrap()

@@ -180,6 +180,29 @@ async fn a_read_on_a_connection_that_was_closed_meanwhile_is_no_error() {
     }
 }
 
+// Nothing was sent on it.
+#[tokio::test]
+async fn a_swap_on_a_connection_that_was_closed_meanwhile_is_no_error() {
+    let server = server(&[]);
+    let place = Place::of(&server);
+    for store in [
+        place.store(),
+        place.store().session("another").wait(0, HANG),
+    ] {
+        done(&store, 0).await;
+        let mut admin = place.admin().await;
+        let killed: u64 = ask(&mut admin, &["CLIENT", "KILL", "TYPE", "normal"]).await;
+        assert!(killed > 0);
+        // It takes a moment until that is known here.
+        let known = async {
+            let mut probe = place.admin().await;
+            let _: String = ask(&mut probe, &["PING"]).await;
+        };
+        known.await;
+        done(&store, 1).await;
+    }
+}
+
 // What fails on a new connection is not tried again: nobody hammers a server that is in trouble.
 #[tokio::test]
 async fn a_read_that_is_cut_on_a_new_connection_is_an_error() {

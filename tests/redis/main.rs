@@ -13,4 +13,5 @@ mod support;
 mod common;
 mod contract;
 mod failures;
+mod replicas;
 mod wrong;

@@ -321,7 +321,7 @@ async fn a_read_only_replica_is_said_and_given_up() {
     let primary = server(&[]);
     let place = Place::of(&primary);
     done(&place.store(), 0).await;
-    let replica = replica_of(&primary);
+    let replica = replica_of(primary.port());
     let store = RedisStore::new(client(&replica.url()), "session").prefix(&place.prefix);
     let what = "this Redis is a read-only replica, and the record is never read from one";
     let error = check_unreadable_shared_token_store(async || store.clone()).await;

@@ -204,23 +204,26 @@ impl RedisStore {
             invocation.arg(*argument);
         }
         let invocation = &invocation;
-        line.ask(link, async move |mut connection: MultiplexedConnection| {
-            invocation.invoke_async(&mut connection).await
-        })
+        line.ask(
+            link,
+            Duration::ZERO,
+            async move |mut connection: MultiplexedConnection| {
+                invocation.invoke_async(&mut connection).await
+            },
+        )
         .await
     }
 
     /// Reads, and once more on a new connection where one from before turns out to be lost: the server may
     /// have closed it for lack of use, or have been started anew.
-    async fn find(&self) -> Result<Found, Fault> {
-        let line = &self.family.line;
-        let link = line.link().await?;
-        match self.run(line, &link, (&READ, &[])).await {
-            Err(fault) if fault.is_lost && !link.is_new => {
-                self.run(line, &line.link().await?, (&READ, &[])).await
-            }
-            found => found,
+    async fn find(&self, line: &Line, script: &Script) -> Result<(Found, Link), Fault> {
+        let mut link = line.link().await?;
+        let mut found = self.run(line, &link, (script, &[])).await;
+        if found.as_ref().is_err_and(|fault| fault.is_lost) && !link.is_new {
+            link = line.link().await?;
+            found = self.run(line, &link, (script, &[])).await;
         }
+        Ok((found?, link))
     }
 }
 
@@ -255,18 +258,19 @@ impl fmt::Debug for RedisStore {
 
 impl SharedTokenStore for RedisStore {
     async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
-        let (record, now) = self.record(self.find().await?)?;
+        let (found, _) = self.find(&self.family.line, &READ).await?;
+        let (record, now) = self.record(found)?;
         let Some(replicas) = &self.replicas else {
             return Ok((record, now));
         };
         if !replicas.is_in_doubt(&self.key, record.version()) {
             return Ok((record, now));
         }
-        let link = replicas.line.link().await?;
-        let found = self.run(&replicas.line, &link, (&READ_TO_CONFIRM, &[]));
-        let (record, now) = self.record(found.await?)?;
-        if record.version() > 0 {
-            replicas.confirm(&link, &self.key, record.version()).await?;
+        let (found, link) = self.find(&replicas.line, &READ_TO_CONFIRM).await?;
+        let (record, now) = self.record(found)?;
+        let version = record.version();
+        if version > 0 {
+            replicas.confirm(&link, &self.key, version).await?;
         }
         Ok((record, now))
     }
@@ -279,10 +283,10 @@ impl SharedTokenStore for RedisStore {
         let swap: Call<'_> = (&SWAP, arguments);
         let Some(replicas) = &self.replicas else {
             let line = &self.family.line;
-            let done: bool = self.run(line, &line.link().await?, swap).await?;
+            let done: bool = self.run(line, &line.live_link().await?, swap).await?;
             return Ok(if done { Swap::Done } else { Swap::Conflict });
         };
-        let link = replicas.line.link().await?;
+        let link = replicas.line.live_link().await?;
         replicas.begin(&self.key, version);
         if !self.run::<bool>(&replicas.line, &link, swap).await? {
             replicas.give_up(&self.key, version);
