@@ -11,7 +11,9 @@ mod servers;
 mod support;
 
 mod common;
+mod connections;
 mod contract;
 mod failures;
 mod replicas;
+mod secrets;
 mod wrong;
