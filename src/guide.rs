@@ -3,6 +3,10 @@
 //!
 //! They are documentation only: there is nothing in these modules.
 
+#[cfg(all(feature = "file", feature = "postgres", feature = "redis"))]
+#[doc = include_str!("../docs/choosing-a-store.md")]
+pub mod choosing_a_store {}
+
 #[doc = include_str!("../docs/issuers/client-credentials.md")]
 pub mod client_credentials {}
 

@@ -301,7 +301,8 @@
 //!
 //! # Features
 //!
-//! None is on by default. `file` brings a store in a file, `FileStore`, which several processes may share. `hyper` tells by the errors of hyper,
+//! None is on by default. `file` brings a store in a file, `FileStore`, which several processes may share; `postgres` and `redis` bring
+//! `PostgresStore` and `RedisStore`, for many machines. `hyper` tells by the errors of hyper,
 //! hyper-util and reqwest whether the issuer can have seen a reissue, and is wanted with any of these
 //! clients: see [`JsonReissue`](JsonReissue#when-there-is-no-answer). `test-util` is for tests: it brings
 //! the module `test_util`, with the suites that a [`TokenStore`] or a [`SharedTokenStore`] of your own
@@ -312,7 +313,8 @@
 //! - A [`TokenStore`] is for one process: with it, two that share a login can present one refresh
 //!   token at the same time. A [`SharedTokenStore`] is for several. Where it has no lock that dies
 //!   with its holder, a process that is stopped for longer than its claim and the quarantine together,
-//!   right before it sends or before it has stored the answer, can still lead to that.
+//!   right before it sends or before it has stored the answer, can still lead to that; and so can a
+//!   failover of a database that loses what was stored, if nobody is left who remembers it.
 //! - A gRPC call that fails with `UNAUTHENTICATED` is made good where its status is in the head, or in
 //!   trailers that are there with the head and without a message before them. The layer does not wait
 //!   for trailers: those that come later are passed on, and the next request refreshes first. The

@@ -394,7 +394,8 @@ impl SessionBuilder {
         self
     }
 
-    /// The longest one call of the store may take; 3 s unless set.
+    /// The longest one call of the store may take; 3 s unless set. In a shared store without a lock, a
+    /// claim on the refresh token that is not renewed runs out after three times as long.
     pub fn store_timeout(mut self, limit: Duration) -> Self {
         self.store_timeout = limit;
         self

@@ -6,63 +6,39 @@ mod built;
 #[path = "../examples/fleet/fingerprint.rs"]
 #[expect(dead_code, reason = "the program uses all of it")]
 mod fingerprint;
+#[path = "support/fleet.rs"]
+mod fleet;
 #[path = "../examples/fleet/oracle.rs"]
 mod oracle;
+#[cfg(target_os = "linux")]
+#[path = "support/processes.rs"]
+mod processes;
 
-use built::Ran;
 #[cfg(target_os = "linux")]
 use built::eventually;
+#[cfg(target_os = "linux")]
 use built::prepare;
+#[cfg(target_os = "linux")]
 use built::program;
 use fingerprint::Fingerprint;
+use fleet::is_as_promised;
+use fleet::run;
 use oracle::Counts;
 use oracle::Oracle;
 use oracle::Pair;
 use oracle::ReissueId;
-use serde_json::Value;
+#[cfg(target_os = "linux")]
+use processes::children;
+#[cfg(target_os = "linux")]
+use processes::is_running;
 #[cfg(target_os = "linux")]
 use tokio::io::AsyncBufReadExt;
 #[cfg(target_os = "linux")]
 use tokio::io::BufReader;
-use tokio::process::Child;
+#[cfg(target_os = "linux")]
 use tokio::process::Command;
 
 const PROGRAM: &str = "fleet";
-
-fn start(arguments: &[&str]) -> Child {
-    let mut command = Command::new(program());
-    prepare(command.args(arguments)).spawn().expect("it starts")
-}
-
-async fn run(arguments: &[&str]) -> Ran {
-    Ran::of(start(arguments)).await
-}
-
-/// The line's members are the promised ones, and no others.
-fn is_as_promised(line: &Value) {
-    let names = |value: &Value| -> Vec<String> {
-        let members = value.as_object().expect("an object");
-        members.keys().cloned().collect()
-    };
-    let mut expected = [
-        "processes",
-        "rounds",
-        "expiries",
-        "reissues",
-        "reused",
-        "families_ended",
-        "avoidable_reuse",
-        "in_doubt",
-        "hung",
-        "recovery_ms",
-    ];
-    expected.sort_unstable();
-    assert_eq!(names(line), expected);
-    assert_eq!(names(&line["recovery_ms"]), ["max", "p50", "p99"]);
-    let numbers = line.as_object().expect("an object").values();
-    let times = line["recovery_ms"].as_object().expect("an object").values();
-    assert!(numbers.chain(times).all(|it| it.is_u64() || it.is_object()));
-}
 
 // shows P1, P3, B131, B132, B138
 #[tokio::test]
@@ -148,11 +124,14 @@ async fn whoever_does_not_go_on_in_time_is_hung() {
 
 #[tokio::test]
 async fn what_cannot_work_is_refused_at_once() {
-    let wrong: [&[&str]; 8] = [
+    let wrong: [&[&str]; 11] = [
         &["--processes", "0"],
         &["--rounds", "0"],
-        &["--store", "redis:redis://localhost"],
+        &["--store", "redis"],
+        &["--store", "redis:localhost"],
         &["--store", "postgres"],
+        &["--store", "postgres:postgres://localhost/it"],
+        &["--store", "spawn-mysql"],
         &["--protocol", "hope"],
         &["--lose-replies", "101"],
         &["--deadline", "soon"],
@@ -164,7 +143,7 @@ async fn what_cannot_work_is_refused_at_once() {
         assert_eq!(ran.stdout, "", "{arguments:?}");
     }
     let ran = run(&["--store", "redis"]).await;
-    ran.says("[possible values: file]");
+    ran.says("file, postgres:URL, redis:URL, spawn-postgres or spawn-redis");
 }
 
 // A process that is stopped can't see that the fleet is gone.
@@ -202,25 +181,6 @@ async fn a_fleet_that_is_killed_leaves_no_process_behind() {
         assert_eq!(left, usize::from(code.is_none()), "{signal:?}");
         eventually(|| !workers.iter().any(|worker| is_running(*worker))).await;
     }
-}
-
-#[cfg(target_os = "linux")]
-fn children(of: u32) -> Vec<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{of}/task")).expect("it runs");
-    let lists = tasks.map(|task| task.expect("a task").path().join("children"));
-    // A thread that has ended meanwhile has none.
-    let lists = lists.filter_map(|list| std::fs::read_to_string(list).ok());
-    let texts: Vec<_> = lists.collect();
-    let ids = texts.iter().flat_map(|list| list.split_whitespace());
-    ids.map(|id| id.parse().expect("an id")).collect()
-}
-
-/// Neither gone nor only waiting for somebody to ask how it ended.
-#[cfg(target_os = "linux")]
-fn is_running(process: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let state = status.rsplit(')').next().unwrap_or_default().trim_start();
-    !state.is_empty() && !state.starts_with('Z')
 }
 
 /// Everything expires at a hundred.

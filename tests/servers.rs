@@ -5,6 +5,9 @@
 
 #[path = "support/built.rs"]
 mod built;
+#[cfg(target_os = "linux")]
+#[path = "support/processes.rs"]
+mod processes;
 #[path = "../examples/servers/mod.rs"]
 mod servers;
 
@@ -18,6 +21,12 @@ use std::process::Command;
 use std::process::Stdio;
 
 use built::eventually;
+#[cfg(target_os = "linux")]
+use processes::children;
+#[cfg(target_os = "linux")]
+use processes::is_running;
+#[cfg(target_os = "linux")]
+use processes::state;
 use redis::AsyncTypedCommands;
 use redis::aio::MultiplexedConnection;
 use servers::PgBouncer;
@@ -108,19 +117,12 @@ async fn a_password_is_demanded_from_then_on() {
     }
 }
 
-/// What the system says each of these processes does: `T` is one that is stopped.
+/// What all of its processes do.
 #[cfg(target_os = "linux")]
 fn states(first: u32) -> Vec<char> {
-    let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children"));
-    let children = children.expect("it runs");
-    let children = children.split_whitespace().map(str::to_owned);
-    let all = children.chain([first.to_string()]);
-    let state = |id: String| {
-        let text = fs::read_to_string(format!("/proc/{id}/stat")).expect("it runs");
-        let state = text.rsplit(')').next().map(str::trim_start);
-        state.and_then(|it| it.chars().next()).expect("a state")
-    };
-    all.map(state).collect()
+    let all = children(first).into_iter().chain([first]);
+    all.map(|process| state(process).expect("it runs"))
+        .collect()
 }
 
 #[cfg(target_os = "linux")]
@@ -254,14 +256,6 @@ fn same_test_in_a_process_of_its_own(test: &str) -> Command {
     command
 }
 
-/// Neither gone nor only waiting for somebody to ask how it ended.
-#[cfg(target_os = "linux")]
-fn is_running(process: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let state = status.rsplit(')').next().unwrap_or_default().trim_start();
-    !state.is_empty() && !state.starts_with('Z')
-}
-
 /// One of each, and all of their processes; PostgreSQL's have groups of their own.
 #[cfg(target_os = "linux")]
 fn one_of_each() -> (Postgres, PgBouncer, Redis, Vec<u32>) {
@@ -270,10 +264,7 @@ fn one_of_each() -> (Postgres, PgBouncer, Redis, Vec<u32>) {
     let redis = Redis::start().expect("Redis");
     let first = [postgres.pid(), bouncer.pid(), redis.pid()];
     let first = first.map(|pid| pid.expect("it runs"));
-    let list = format!("/proc/{0}/task/{0}/children", first[0]);
-    let list = fs::read_to_string(list).expect("it runs");
-    let children = list.split_whitespace().map(|id| id.parse().expect("an id"));
-    let all = children.chain(first).collect();
+    let all = children(first[0]).into_iter().chain(first).collect();
     (postgres, bouncer, redis, all)
 }
 

@@ -1,5 +1,5 @@
-//! What the programs have in common that stay logged in with their tokens in a file: the options for
-//! that, the session, and how they end.
+//! What the programs have in common that stay logged in with their tokens in a file or a database: the
+//! options for that, the session, and how they end.
 
 // Each program that includes this module uses a part of it.
 #![allow(dead_code)]
@@ -12,7 +12,10 @@ pub mod options;
 pub mod output;
 mod progress;
 mod reasons;
+mod shared;
 mod signals;
+#[path = "../stores/mod.rs"]
+mod stores;
 pub mod tokens;
 mod turn;
 mod under_way;

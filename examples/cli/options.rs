@@ -8,15 +8,22 @@ use clap::{ArgAction, Args, CommandFactory, ValueEnum, error::ErrorKind};
 use tower_token_refresh::{Classify, ConfigError, ErrorCodes, Origin};
 use url::Url;
 
+use super::{
+    shared::Shared,
+    stores::{Database, Store},
+};
+
 /// What is read where the secret is not on the command line, which others may see.
 const SECRET_VARIABLE: &str = "CLIENT_SECRET";
+/// What others who can read the database don't know.
+const SESSION_VARIABLE: &str = "SESSION_SECRET";
 
 // What the command line says of the session. (What `///` says here would be shown to the user.)
 #[derive(Args)]
 pub struct SessionLine {
     /// JSON with the tokens: access_token or accessToken, refresh_token or refreshToken, and where
-    /// it is known expires_in (seconds), id, email. New tokens are saved there. Required, except with
-    /// --style client-credentials.
+    /// it is known expires_in (seconds), id, email. New tokens are saved there, unless --store says where
+    /// else. Required, except with --style client-credentials, and where the store has tokens already.
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
     /// Where new tokens come from.
@@ -44,11 +51,19 @@ pub struct SessionLine {
 // What it says in the end.
 #[derive(Args)]
 pub struct LastLine {
-    /// Where the tokens are kept. `file` is FILE itself.
+    /// Where the tokens are kept. `file` is FILE itself. `postgres:URL` and `redis:URL` are for a login
+    /// that several machines share: FILE brings the first tokens only, and is never written. The
+    /// environment variable SESSION_SECRET, if it is set, encrypts what is there.
     #[arg(long, value_name = "STORE", default_value = "file")]
     store: String,
-    #[arg(long, value_name = "NAME", hide = true)]
+    /// The name of the login in the database. There is none unless it is given: two users of one
+    /// database would use each other's login by mistake.
+    #[arg(long, value_name = "NAME")]
     session: Option<String>,
+    /// What is in FILE is a new login, and takes the place of what is in the database: to be given once,
+    /// after the session there has ended.
+    #[arg(long)]
+    new_login: bool,
     /// Prints one line of JSON about what happened, in place of a body.
     #[arg(long)]
     json: bool,
@@ -73,13 +88,21 @@ enum Style {
 
 /// What the programs share, as it is to be done.
 pub struct Common {
-    pub tokens: Option<PathBuf>,
+    pub place: Place,
     pub reissue: Uri,
     pub issuer: Issuer,
     pub expired_codes: Vec<String>,
     pub ended_codes: Vec<String>,
     pub json: bool,
     pub verbose: u8,
+}
+
+/// Where the tokens are.
+pub enum Place {
+    /// Only here, and only for now.
+    Memory,
+    File(PathBuf),
+    Shared(Box<Shared>),
 }
 
 /// Who hands out new tokens, and what that takes.
@@ -97,16 +120,16 @@ pub struct Credentials {
 }
 
 impl Common {
-    pub fn new(session: SessionLine, last: LastLine) -> Result<Self, String> {
-        check_store(&last)?;
+    pub fn new(session: SessionLine, last: LastLine, deadline: Duration) -> Result<Self, String> {
         let issuer = issuer(&session)?;
-        if session.tokens.is_none() && !issuer.needs_no_login() {
+        let place = place(session.tokens, &last, deadline)?;
+        if matches!(place, Place::Memory) && !issuer.needs_no_login() {
             return Err("--tokens FILE is missing: the JSON file with the tokens".to_owned());
         }
         Ok(Self {
+            place,
             reissue: endpoint(&session.reissue).map_err(|what| format!("--reissue: {what}"))?,
             issuer,
-            tokens: session.tokens,
             expired_codes: session.expired_code,
             ended_codes: session.ended_code,
             json: last.json,
@@ -148,13 +171,41 @@ impl Issuer {
     }
 }
 
-fn check_store(line: &LastLine) -> Result<(), String> {
-    if line.store != "file" {
-        return Err("--store: the only store there is yet is `file`".to_owned());
-    }
-    match line.session {
-        Some(_) => Err("--session: there is one session to a file".to_owned()),
-        None => Ok(()),
+fn place(tokens: Option<PathBuf>, line: &LastLine, deadline: Duration) -> Result<Place, String> {
+    let store = match line.store.as_str() {
+        "file" => None,
+        text => match Database::parse(text) {
+            Some(database) => Some(database.map_err(|what| format!("--store: {what}"))?),
+            None => return Err("--store: it is `file`, `postgres:URL` or `redis:URL`".to_owned()),
+        },
+    };
+    let named = line.session.as_deref();
+    match (store, named) {
+        (None, Some(_)) => Err("--session: there is one session to a file".to_owned()),
+        (None, None) if line.new_login => {
+            Err("--new-login: what is put into FILE is a new login anyway".to_owned())
+        }
+        (None, None) => Ok(tokens.map_or(Place::Memory, Place::File)),
+        (Some(_), None | Some("")) => Err(
+            "--session NAME is missing: what the login is called in the database, as nobody else's"
+                .to_owned(),
+        ),
+        (Some(_), Some(_)) if line.new_login && tokens.is_none() => {
+            Err("--new-login takes the tokens from --tokens FILE, which is missing".to_owned())
+        }
+        (Some(database), Some(session)) => {
+            let name = format!("the session {session:?} in {database}");
+            let secret = env::var(SESSION_VARIABLE).ok();
+            let secret = secret.filter(|secret| !secret.is_empty());
+            let store = Store::open(database, session, secret.as_deref());
+            Ok(Place::Shared(Box::new(Shared {
+                store: store.map_err(|error| format!("{SESSION_VARIABLE}: {error}"))?,
+                name,
+                seed: tokens,
+                is_new_login: line.new_login,
+                deadline,
+            })))
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The tokens' file: whether it can be used, and what the user has to know of it.
+//! Where the tokens are kept: whether it can be used, and what the user has to know of it.
 
 use std::{
     fmt, fs,
@@ -12,25 +12,36 @@ use serde::Deserialize;
 use serde_json::Value;
 use tower_token_refresh::{FileStore, InDoubt, SessionBuilder, TokenStore};
 
-use super::{options::Common, turn::InTurn, words};
+use super::{
+    options::{Common, Place},
+    shared::Shared,
+    stores::Store,
+    turn::InTurn,
+    words,
+};
 
 /// A refresh token in doubt is left alone for as long as a reissue may take, then for twice as long
 /// each time, and for five minutes at most: as the session does unless it is told otherwise.
 const FIRST_QUARANTINE: Duration = Duration::from_secs(10);
 const MOST_QUARANTINE: Duration = Duration::from_secs(300);
 
-/// Where the tokens are kept: in a file, or only in memory if there is none.
+/// Where the tokens are kept: in a file or a database, or only in memory if there is none.
 pub struct Tokens {
-    file: Option<Kept>,
+    kept: Option<Kept>,
+    /// The store, for the session.
+    in_turn: Option<InTurn>,
     /// The first one comes from the issuer as well.
     needs_no_login: bool,
 }
 
-struct Kept {
+enum Kept {
+    File(InFile),
+    Shared(Box<Shared>),
+}
+
+struct InFile {
     path: PathBuf,
     store: FileStore,
-    /// The same one, for the session.
-    in_turn: InTurn,
 }
 
 /// Why nothing is sent.
@@ -42,31 +53,42 @@ pub enum Unusable {
 
 impl Tokens {
     pub fn new(options: &Common) -> Self {
-        let file = options.tokens.as_ref().map(|path| {
-            let store = FileStore::new(path);
-            Kept {
-                path: path.clone(),
-                in_turn: InTurn::new(store.clone()),
-                store,
+        let (kept, store) = match &options.place {
+            Place::Memory => (None, None),
+            Place::File(path) => {
+                let store = FileStore::new(path);
+                let path = path.clone();
+                let file = InFile {
+                    path,
+                    store: store.clone(),
+                };
+                (Some(Kept::File(file)), Some(Store::File(store)))
             }
-        });
+            Place::Shared(shared) => (
+                Some(Kept::Shared(shared.clone())),
+                Some(shared.store.clone()),
+            ),
+        };
         Self {
-            file,
+            kept,
+            in_turn: store.map(InTurn::new),
             needs_no_login: options.issuer.needs_no_login(),
         }
     }
 
     pub fn keep(&self, session: SessionBuilder) -> SessionBuilder {
-        match &self.file {
-            Some(kept) => session.shared_store(kept.in_turn.clone()),
+        match &self.in_turn {
+            Some(store) => session.shared_store(store.clone()),
             None => session,
         }
     }
 
     /// Reads them, before anything is sent.
     pub async fn check(&self) -> Result<(), Unusable> {
-        let Some(kept) = &self.file else {
-            return Ok(());
+        let kept = match &self.kept {
+            None => return Ok(()),
+            Some(Kept::Shared(shared)) => return shared.check(self.needs_no_login).await,
+            Some(Kept::File(kept)) => kept,
         };
         let name = self.name();
         let tokens = kept.store.load().await;
@@ -101,23 +123,23 @@ impl Tokens {
         })
     }
 
-    /// Whether the refresh token in the file may be spent.
+    /// Whether the refresh token that is kept may be spent.
     pub async fn doubt(&self) -> Option<InDoubt> {
-        let tokens = self.file.as_ref()?.store.load().await;
-        tokens.ok()??.in_doubt()
+        match self.kept.as_ref()? {
+            Kept::File(kept) => kept.store.load().await.ok()??.in_doubt(),
+            Kept::Shared(shared) => shared.doubt().await,
+        }
     }
 
     /// The refresh has not come to its turn: another process gets new tokens now.
     pub fn is_waiting(&self) -> bool {
-        self.file
-            .as_ref()
-            .is_some_and(|kept| kept.in_turn.is_waiting())
+        self.in_turn.as_ref().is_some_and(InTurn::is_waiting)
     }
 
     /// Resolves when it does not come to its turn for a while, and then it never does.
     pub async fn give_up_turn(&self) {
-        match &self.file {
-            Some(kept) => kept.in_turn.give_up().await,
+        match &self.in_turn {
+            Some(in_turn) => in_turn.give_up().await,
             None => pending().await,
         }
     }
@@ -133,6 +155,9 @@ impl Tokens {
     pub fn log_in_again(&self) -> String {
         if self.needs_no_login {
             return "the session has ended; the next run begins another".to_owned();
+        }
+        if let Some(Kept::Shared(shared)) = &self.kept {
+            return shared.log_in_again();
         }
         format!(
             "the session has ended: log in again, and replace what is in {} by the new tokens",
@@ -164,11 +189,11 @@ impl Tokens {
     }
 
     fn name(&self) -> String {
-        let path = self
-            .file
-            .as_ref()
-            .map(|kept| kept.path.display().to_string());
-        path.unwrap_or_else(|| "a tokens file".to_owned())
+        match &self.kept {
+            Some(Kept::File(kept)) => kept.path.display().to_string(),
+            Some(Kept::Shared(shared)) => shared.name.clone(),
+            None => "a tokens file".to_owned(),
+        }
     }
 }
 
@@ -183,7 +208,7 @@ fn quarantine_left(doubt: &InDoubt) -> Duration {
     Duration::from_secs(left.as_millis().div_ceil(1000) as u64)
 }
 
-impl Kept {
+impl InFile {
     /// A newer version has written it, so that this one only reads it.
     fn is_newer(&self) -> bool {
         #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! The tokens' file, and whether this process waits there while another one gets new tokens: then it
+//! The tokens' store, and whether this process waits there while another one gets new tokens: then it
 //! has sent nothing, and loses nothing by ending.
 
 use std::{
@@ -8,7 +8,9 @@ use std::{
 };
 
 use tokio::{sync::watch, time::timeout};
-use tower_token_refresh::{BoxError, FileStore, Record, SharedTokenStore, StoreLock, Swap};
+use tower_token_refresh::{BoxError, Record, SharedTokenStore, StoreLock, Swap};
+
+use super::stores::Store;
 
 /// Who has waited so long may be kept for as long as the other one stands still.
 const GRACE: Duration = Duration::from_secs(1);
@@ -16,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// The store, which tells whether its lock is waited for.
 #[derive(Clone)]
 pub struct InTurn {
-    store: FileStore,
+    store: Store,
     queue: Arc<watch::Sender<Queue>>,
 }
 
@@ -35,7 +37,7 @@ struct Place {
 }
 
 impl InTurn {
-    pub fn new(store: FileStore) -> Self {
+    pub fn new(store: Store) -> Self {
         Self {
             store,
             queue: Arc::default(),

@@ -81,7 +81,7 @@ impl TryFrom<CommandLine> for Options {
     type Error = String;
 
     fn try_from(line: CommandLine) -> Result<Self, String> {
-        let common = Common::new(line.session, line.last)?;
+        let common = Common::new(line.session, line.last, line.deadline)?;
         let urls = line.urls.iter().map(|text| endpoint(text));
         Ok(Self {
             common,

@@ -1,13 +1,13 @@
-//! A process with a session of this crate, on the file that all of them share.
+//! A process with a session of this crate, on the store that all of them share.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use ::http::Request;
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceExt};
 use tower_token_refresh::{
-    BoxError, DefaultClassifier, ErrorCodes, FileStore, JsonReissue, Or, RefreshError, Session,
-    SessionBuilder, TokenRefresh, TokenRefreshLayer,
+    BoxError, DefaultClassifier, ErrorCodes, JsonReissue, Or, RefreshError, Session, TokenRefresh,
+    TokenRefreshLayer,
 };
 
 use crate::{
@@ -28,7 +28,8 @@ impl Lease {
     pub fn new(setup: &Setup, line: Line) -> anyhow::Result<Self> {
         let (base, http) = (&setup.base, Http::new(setup.process, line));
         let issuer = JsonReissue::post(format!("{base}{REISSUE_PATH}"), http.clone());
-        let session = shared(Session::builder(issuer.refused("T-003")), &setup.file)
+        let session = Session::builder(issuer.refused("T-003"))
+            .shared_store(setup.place.store()?)
             .reissue_timeout(REISSUE_TIMEOUT)
             // A token that lives for a second has less than that left when it arrives, so that its reissue
             // counts for the limit. The fleet counts reissues itself.
@@ -57,9 +58,4 @@ impl Lease {
             _ => Answer::Refused,
         })
     }
-}
-
-/// Where all of them keep their tokens.
-fn shared(session: SessionBuilder, file: &Path) -> SessionBuilder {
-    session.shared_store(FileStore::new(file))
 }

@@ -3,7 +3,8 @@
 //! `cargo run --release --example fleet -- --kill --pause --lose-replies 10`
 //!
 //! It starts the reference back end, with refresh tokens that work once and whose second use ends the
-//! login, and as many processes as are asked for, each with a session of its own on one file of tokens.
+//! login, and as many processes as are asked for, each with a session of its own on one store of tokens: a
+//! file, or a database (`--store spawn-redis` starts one).
 //! Round by round the access token expires, and all of them want to go on. A proxy before the issuer
 //! writes down who presents which refresh token. See `--help`.
 
@@ -11,14 +12,17 @@ mod faults;
 mod fingerprint;
 mod http;
 mod lease;
+mod lock;
 mod members;
 mod messages;
 mod options;
 mod oracle;
 mod outcome;
+mod place;
 mod proxy;
 mod rounds;
 mod signals;
+mod spawned;
 mod speed;
 mod stored;
 mod table;
@@ -30,6 +34,11 @@ mod worker;
 mod asked;
 #[path = "../backend/server/mod.rs"]
 mod backend;
+#[cfg(unix)]
+#[path = "../servers/mod.rs"]
+mod servers;
+#[path = "../stores/mod.rs"]
+mod stores;
 #[path = "../storm/words.rs"]
 mod words;
 

@@ -1,6 +1,6 @@
 //! The processes: how they are started, spoken to, and heard.
 
-use std::{path::PathBuf, process::Stdio, sync::Arc};
+use std::{process::Stdio, sync::Arc};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -15,6 +15,7 @@ use crate::{
     faults::Trap,
     messages::{Order, Report, Setup},
     options::Protocol,
+    place::Place,
     signals::Living,
 };
 
@@ -35,7 +36,7 @@ pub struct Member {
 /// What all of them need.
 pub struct Nursery {
     pub base: String,
-    pub file: PathBuf,
+    pub place: Place,
     pub protocol: Protocol,
     pub living: Arc<Living>,
     pub trap: Arc<Trap>,
@@ -75,7 +76,7 @@ impl Nursery {
         member.order(&Setup {
             process,
             base: self.base.clone(),
-            file: self.file.clone(),
+            place: self.place.clone(),
             protocol: self.protocol,
         });
         Ok(member)

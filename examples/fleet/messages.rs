@@ -1,10 +1,10 @@
 //! What the fleet and its processes tell each other, a line of JSON each.
 
-use std::{fmt, path::PathBuf};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::options::Protocol;
+use crate::{options::Protocol, place::Place};
 
 /// The header with which a process says which one it is.
 pub const PROCESS: &str = "x-worker";
@@ -18,8 +18,7 @@ pub struct Setup {
     pub process: u64,
     /// Of the proxy.
     pub base: String,
-    /// The file with the tokens.
-    pub file: PathBuf,
+    pub place: Place,
     pub protocol: Protocol,
 }
 

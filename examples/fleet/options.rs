@@ -2,8 +2,10 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use clap::{Parser, ValueEnum, value_parser};
+use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind, value_parser};
 use serde::{Deserialize, Serialize};
+
+use crate::stores::Database;
 
 /// Many processes share one login; some are killed or stopped while they hold the refresh token.
 ///
@@ -19,9 +21,11 @@ pub struct Options {
     /// How many times the access token expires and all of them want to go on.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u32).range(1..))]
     pub rounds: u32,
-    /// Where they keep the tokens.
-    #[arg(long, value_enum, default_value_t)]
-    store: Store,
+    /// Where they keep the tokens: `file`, `postgres:URL`, `redis:URL`, or with `spawn-postgres` and
+    /// `spawn-redis` in a server that is started for this run. In a database that is there already, a
+    /// record is left behind.
+    #[arg(long, value_name = "STORE", default_value = "file")]
+    store: String,
     /// How they agree on who asks the issuer. `ttl-lock` is for comparison: a lock that runs out after
     /// 2 s, and the tokens read again once it is held.
     #[arg(long, value_enum, default_value_t)]
@@ -52,15 +56,33 @@ impl Options {
     /// Reads the command line. Whatever can't work ends the program here.
     pub fn read() -> Self {
         let options = Self::parse();
+        if let Err(what) = options.wanted() {
+            refuse(&what);
+        }
         #[cfg(not(unix))]
         if options.pause {
-            use clap::{CommandFactory, error::ErrorKind};
-            let what = "this system can't stop a process for a while";
-            Self::command()
-                .error(ErrorKind::ValueValidation, what)
-                .exit()
+            refuse("this system can't stop a process for a while");
         }
         options
+    }
+
+    /// Where the tokens are to be. An error quotes nothing: there may be a password in it.
+    pub fn wanted(&self) -> Result<Wanted, String> {
+        match self.store.as_str() {
+            "file" => Ok(Wanted::File),
+            #[cfg(unix)]
+            "spawn-postgres" => Ok(Wanted::Spawned(Kind::Postgres)),
+            #[cfg(unix)]
+            "spawn-redis" => Ok(Wanted::Spawned(Kind::Redis)),
+            url => match Database::parse(url) {
+                Some(Ok(_)) => Ok(Wanted::Database(url.to_owned())),
+                Some(Err(what)) => Err(format!("--store: {what}")),
+                None => Err(
+                    "--store: it is file, postgres:URL, redis:URL, spawn-postgres or spawn-redis"
+                        .to_owned(),
+                ),
+            },
+        }
     }
 
     /// The one that was given, or one drawn for this run.
@@ -75,11 +97,24 @@ impl Options {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Store {
-    /// In one file.
-    #[default]
+pub enum Wanted {
     File,
+    /// With this URL.
+    Database(String),
+    Spawned(Kind),
+}
+
+/// Of a database.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Postgres,
+    Redis,
+}
+
+/// Wrong usage: exit status 2.
+fn refuse(what: &str) -> ! {
+    let mut command = Options::command();
+    command.error(ErrorKind::ValueValidation, what).exit()
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

@@ -1,10 +1,10 @@
-//! What the issuer and the file have seen, and what follows from it: pure, without a clock.
+//! What the issuer and the store have seen, and what follows from it: pure, without a clock.
 //!
 //! The proxy tells it of each reissue in the order in which the issuer handles them. A refresh token
 //! that is presented once more after it was spent is a *reuse*. It was **avoidable** if at that moment
 //! somebody alive had, or could still get, what had come in its place:
 //!
-//! - its successor was in the file already, or
+//! - its successor was in the store already, or
 //! - the answer with the successor had been handed to a process that was not killed since, or
 //! - that answer was still on its way to a process that was not killed since. A process that is stopped
 //!   is alive: it finds the answer when it goes on.
@@ -162,7 +162,7 @@ impl Oracle {
         self.killed.insert(process);
     }
 
-    /// This refresh token is in the file.
+    /// This refresh token is in the store.
     pub fn stored(&mut self, refresh: Fingerprint) {
         if let Some(known) = self.pairs.get_mut(&refresh) {
             known.stored = true;
@@ -175,7 +175,7 @@ impl Oracle {
         Some(self.pairs.get(&self.current?)?.pair)
     }
 
-    /// The login that the file is about has ended. It need not be the last: without a fence, the answer to
+    /// The login that the store is about has ended. It need not be the last: without a fence, the answer to
     /// an older one can take its place.
     pub fn is_over(&self) -> bool {
         let known = self.current.and_then(|current| self.pairs.get(&current));
@@ -234,7 +234,7 @@ impl Oracle {
         let successor = self.pairs.get(&first.successor?)?;
         let is_alive = !self.killed.contains(&first.process);
         match first {
-            _ if successor.stored => Some("its successor was in the file"),
+            _ if successor.stored => Some("its successor was in the store"),
             Reissue {
                 delivered: true, ..
             } if is_alive => Some("a living process had its successor"),

@@ -54,7 +54,7 @@ impl Book {
         self.speeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These tokens are in the file.
+    /// These tokens are in the store.
     pub fn stored(&self, access: Fingerprint, refresh: Fingerprint) {
         self.speeds().stored(access);
         self.oracle().stored(refresh);

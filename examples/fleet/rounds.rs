@@ -14,12 +14,11 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::json;
-use tempfile::TempDir;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tower_token_refresh::{FileStore, TokenSet, TokenStore};
+use tower_token_refresh::TokenSet;
 
 use crate::{
     backend::{Backend, Config},
@@ -29,10 +28,12 @@ use crate::{
     messages::Report,
     options::Options,
     outcome::Outcome,
+    place::Ground,
     proxy::{Book, Grant, Proxy, now},
     signals::Living,
     speed::Percentiles,
     stored,
+    stores::Store,
     view::View,
     words,
 };
@@ -41,7 +42,7 @@ use crate::{
 const REMARKABLE: Duration = Duration::from_secs(6);
 const TOKEN_LIFE: Duration = Duration::from_secs(1);
 /// For processes that were told to begin, or to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Fleet {
     options: Options,
@@ -51,26 +52,15 @@ pub struct Fleet {
     trap: Arc<Trap>,
     plan: Plan,
     view: View,
-    store: FileStore,
+    store: Store,
     members: Vec<Member>,
     nursery: Nursery,
     heard: mpsc::UnboundedReceiver<Heard>,
     recoveries: Vec<Duration>,
     hits: u64,
     hung: u64,
-    _place: Place,
-}
-
-/// Where the file is. Nobody makes another one there while it is removed.
-struct Place {
-    folder: TempDir,
-    living: Arc<Living>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.living.end_all();
-    }
+    // Last: what the processes stand on.
+    ground: Ground,
 }
 
 /// What of a round is still to come.
@@ -93,24 +83,20 @@ impl Fleet {
             ..Config::default()
         })
         .await?;
-        let folder = tempfile::tempdir()?;
         let (book, living, view) = (
             Arc::<Book>::default(),
             Arc::<Living>::default(),
             View::new(options),
         );
-        let place = Place {
-            folder,
-            living: living.clone(),
-        };
-        let store = FileStore::new(place.folder.path().join("session.json"));
+        let ground = Ground::new(options, living.clone()).await?;
+        let store = ground.place.store()?;
         let trap = Trap::new(living.clone(), book.clone(), view.clone());
         let proxy = Proxy::start(backend.base(), options, book.clone(), trap.clone()).await?;
         let (sender, heard) = mpsc::unbounded_channel();
         let mut fleet = Self {
             nursery: Nursery {
                 base: proxy.base.clone(),
-                file: store.path().to_owned(),
+                place: ground.place.clone(),
                 protocol: options.protocol,
                 living,
                 trap: trap.clone(),
@@ -130,10 +116,11 @@ impl Fleet {
             recoveries: Vec::new(),
             hits: 0,
             hung: 0,
-            _place: place,
+            ground,
         };
         fleet.log_in().await?;
-        stored::watch(&fleet.store, &fleet.book);
+        // With connections of its own, which no other answer delays.
+        stored::watch(fleet.ground.place.store()?, &fleet.book)?;
         for place in 0..options.processes as usize {
             let member = fleet.start_member(place)?;
             fleet.members.push(member);
@@ -223,7 +210,7 @@ impl Fleet {
         Ok(outcome)
     }
 
-    /// Waits until the token that is in the file has expired, and returns when that was.
+    /// Waits until the token that is in the store has expired, and returns when that was.
     async fn live_out(&self) -> anyhow::Result<SystemTime> {
         self.look().await;
         loop {
@@ -237,9 +224,10 @@ impl Fleet {
         }
     }
 
-    /// Whoever watches the file may be late on a busy machine.
+    /// Whoever watches the store may be late on a busy machine.
     async fn look(&self) {
-        let stored = self.store.load().await.ok().flatten();
+        let stored = timeout(PATIENCE, self.store.tokens()).await;
+        let stored = stored.ok().and_then(Result::ok).flatten();
         if let Some(refresh) = stored.as_ref().and_then(TokenSet::refresh_token) {
             let refresh = Fingerprint::of(refresh.expose());
             self.book.oracle().stored(refresh);
@@ -333,7 +321,8 @@ impl Fleet {
     }
 
     async fn save(&self, tokens: &TokenSet) -> anyhow::Result<()> {
-        let saved = self.store.save(tokens).await;
+        let saved = timeout(PATIENCE, self.store.log_in(tokens)).await;
+        let saved = saved.context("the store does not answer")?;
         saved.map_err(anyhow::Error::from_boxed)
     }
 

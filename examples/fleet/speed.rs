@@ -1,4 +1,4 @@
-//! How long it takes from the moment that new tokens are in the file until another process uses them.
+//! How long it takes from the moment that new tokens are in the store until another process uses them.
 
 use std::{
     collections::HashMap,
@@ -48,7 +48,7 @@ impl Speeds {
     pub fn summary(&self) -> Speed {
         let from_one_to_the_other = |times: &Times| {
             let (stored, used) = times.stored.zip(times.used)?;
-            // It may be seen in the file a moment after it came there.
+            // It may be seen in the store a moment after it came there.
             Some(used.duration_since(stored).unwrap_or_default())
         };
         let all = self.0.values().filter_map(from_one_to_the_other).collect();

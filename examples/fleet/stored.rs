@@ -1,4 +1,4 @@
-//! Sees when new tokens appear in the file.
+//! Sees when new tokens appear in the store.
 
 use std::{
     fs, io,
@@ -9,21 +9,31 @@ use std::{
 };
 
 use futures::executor::block_on;
-use tower_token_refresh::{FileStore, TokenStore};
+use tokio::{runtime, time::timeout};
+use tower_token_refresh::{FileStore, SharedTokenStore, TokenSet, TokenStore};
 
-use crate::{fingerprint::Fingerprint, proxy::Book};
+use crate::{fingerprint::Fingerprint, proxy::Book, stores::Store};
 
 /// How exactly it is known when they did.
 const TICK: Duration = Duration::from_micros(500);
+/// A server is not asked as often: that would take its time from the processes.
+const SERVER_TICK: Duration = Duration::from_millis(2);
 
 /// Notes them in the book, for as long as anybody else has that.
-pub fn watch(store: &FileStore, book: &Arc<Book>) {
-    let (store, book) = (store.clone(), Arc::downgrade(book));
+pub fn watch(store: Store, book: &Arc<Book>) -> io::Result<()> {
+    let book = Arc::downgrade(book);
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     // A thread of its own: whatever else is done here must not delay it.
-    thread::spawn(move || follow(&store, &book));
+    thread::spawn(move || match store {
+        Store::File(store) => follow_file(&store, &book),
+        store => runtime.block_on(follow_server(store, &book)),
+    });
+    Ok(())
 }
 
-fn follow(store: &FileStore, book: &Weak<Book>) {
+fn follow_file(store: &FileStore, book: &Weak<Book>) {
     let mut last = None;
     while let Some(book) = book.upgrade() {
         if let Ok(version) = version(store.path())
@@ -32,18 +42,37 @@ fn follow(store: &FileStore, book: &Weak<Book>) {
             && let Ok(tokens) = block_on(store.load())
         {
             last = Some(version);
-            // After the end of a login there are none.
-            if let Some((tokens, refresh)) =
-                tokens.and_then(|tokens| Some((tokens.clone(), tokens.refresh_token()?.clone())))
-            {
-                book.stored(
-                    Fingerprint::of(tokens.access_token().expose()),
-                    Fingerprint::of(refresh.expose()),
-                );
-            }
+            note(&book, tokens.as_ref());
         }
         drop(book);
         thread::sleep(TICK);
+    }
+}
+
+async fn follow_server(store: Store, book: &Weak<Book>) {
+    let mut last = 0;
+    while let Some(book) = book.upgrade() {
+        if let Ok((record, _)) = store.read().await
+            && record.version() != last
+        {
+            last = record.version();
+            note(&book, record.tokens());
+        }
+        drop(book);
+        // Those who are told of a change are told no sooner than this one, so that it looks by itself too.
+        let _ = timeout(SERVER_TICK, store.changed(last)).await;
+    }
+}
+
+fn note(book: &Book, tokens: Option<&TokenSet>) {
+    // After the end of a login there are none.
+    if let Some((tokens, refresh)) =
+        tokens.and_then(|tokens| Some((tokens, tokens.refresh_token()?)))
+    {
+        book.stored(
+            Fingerprint::of(tokens.access_token().expose()),
+            Fingerprint::of(refresh.expose()),
+        );
     }
 }
 

@@ -1,12 +1,7 @@
 //! For comparison, a process that does it as many do: a lock that runs out, and the tokens read again
-//! once it is held. Nothing of this crate but the file is in it.
+//! once it is held. Nothing of this crate but the store is in it.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read, Seek, Write},
-    path::PathBuf,
-    time::Duration,
-};
+use std::time::Duration;
 
 use ::http::{Request, StatusCode, header::AUTHORIZATION};
 use anyhow::{Context, bail};
@@ -15,17 +10,18 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt;
-use tower_token_refresh::{BoxError, FileStore, TokenSet, TokenStore};
+use tower_token_refresh::{BoxError, TokenSet};
 
 use crate::{
     http::{Body, Http},
     lease::REISSUE_TIMEOUT,
+    lock::Lock,
     messages::{REISSUE_PATH, Setup},
-    proxy::{Grant, now},
+    proxy::Grant,
+    stores::Store,
     worker::{Answer, Line},
 };
 
-const LIFETIME: Duration = Duration::from_secs(2);
 /// Between two looks at a lock that somebody else holds.
 const POLL: Duration = Duration::from_millis(50);
 /// Then it is given up.
@@ -34,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct TtlLock {
     base: String,
     http: Http,
-    store: FileStore,
-    lock: PathBuf,
+    store: Store,
+    lock: Lock,
     process: u64,
     tokens: Option<TokenSet>,
 }
@@ -47,15 +43,15 @@ enum Refreshed {
 }
 
 impl TtlLock {
-    pub fn new(setup: &Setup, line: Line) -> Self {
-        Self {
+    pub fn new(setup: &Setup, line: Line) -> anyhow::Result<Self> {
+        Ok(Self {
             base: setup.base.clone(),
             http: Http::new(setup.process, line),
-            store: FileStore::new(&setup.file),
-            lock: setup.file.with_extension("lock"),
+            store: setup.place.store()?,
+            lock: setup.place.lock()?,
             process: setup.process,
             tokens: None,
-        }
+        })
     }
 
     pub async fn ask(&mut self) -> anyhow::Result<Answer> {
@@ -76,7 +72,7 @@ impl TtlLock {
     async fn refresh(&mut self) -> anyhow::Result<Refreshed> {
         self.acquire().await?;
         let refreshed = self.refresh_locked().await;
-        self.release()?;
+        self.lock.release(self.process).await?;
         refreshed
     }
 
@@ -91,7 +87,7 @@ impl TtlLock {
         let Some(tokens) = reissue?? else {
             return Ok(Refreshed::Refused);
         };
-        self.store.save(&tokens).await.map_err(plain)?;
+        self.store.log_in(&tokens).await.map_err(plain)?;
         self.tokens = Some(tokens);
         Ok(Refreshed::Newer)
     }
@@ -130,55 +126,18 @@ impl TtlLock {
     }
 
     async fn read(&self) -> anyhow::Result<Option<TokenSet>> {
-        self.store.load().await.map_err(plain)
+        self.store.tokens().await.map_err(plain)
     }
 
-    async fn acquire(&self) -> anyhow::Result<()> {
+    async fn acquire(&mut self) -> anyhow::Result<()> {
         let patience = Instant::now() + PATIENCE;
-        while !self.try_acquire()? {
+        while !self.lock.try_acquire(self.process).await? {
             if Instant::now() > patience {
                 bail!("somebody else holds the lock");
             }
             sleep(POLL).await;
         }
         Ok(())
-    }
-
-    /// In one step, as a lock server would do it.
-    fn try_acquire(&self) -> io::Result<bool> {
-        self.in_one_step(|holder| {
-            let is_free = holder.is_none_or(|(_, until)| until <= now());
-            is_free.then(|| Some((self.process, now() + LIFETIME.as_millis() as u64)))
-        })
-    }
-
-    /// Unless it has run out, and is somebody else's by now.
-    fn release(&self) -> io::Result<()> {
-        let is_ours = |holder: Option<(u64, u64)>| holder.is_some_and(|(it, _)| it == self.process);
-        self.in_one_step(|holder| is_ours(holder).then_some(None))?;
-        Ok(())
-    }
-
-    /// Sets who holds the lock, and until when, if `change` gives something for who holds it now.
-    fn in_one_step(
-        &self,
-        change: impl FnOnce(Option<(u64, u64)>) -> Option<Option<(u64, u64)>>,
-    ) -> io::Result<bool> {
-        let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create(true);
-        let mut file: File = options.truncate(false).open(&self.lock)?;
-        // Held for no longer than this function, and not the lock that all this is about.
-        file.lock()?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        let holder = serde_json::from_str(&text).unwrap_or_default();
-        let Some(holder) = change(holder) else {
-            return Ok(false);
-        };
-        file.set_len(0)?;
-        file.rewind()?;
-        write!(file, "{}", json!(holder))?;
-        Ok(true)
     }
 }
 

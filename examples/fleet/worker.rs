@@ -82,8 +82,8 @@ pub async fn run() -> anyhow::Result<ExitCode> {
     let (begin, mut begun) = mpsc::unbounded_channel();
     tokio::spawn(obey(input, line.clone(), begin));
     let mut client = match setup.protocol {
-        Protocol::Lease => Client::Lease(Lease::new(&setup, line.clone())?),
-        Protocol::TtlLock => Client::TtlLock(TtlLock::new(&setup, line.clone())),
+        Protocol::Lease => Client::Lease(Box::new(Lease::new(&setup, line.clone())?)),
+        Protocol::TtlLock => Client::TtlLock(Box::new(TtlLock::new(&setup, line.clone())?)),
     };
     line.tell(&Report::Ready);
     while begun.recv().await.is_some() {
@@ -133,8 +133,8 @@ async fn go_on(client: &mut Client, line: &Line) {
 }
 
 enum Client {
-    Lease(Lease),
-    TtlLock(TtlLock),
+    Lease(Box<Lease>),
+    TtlLock(Box<TtlLock>),
 }
 
 impl Client {

@@ -96,7 +96,7 @@ impl TryFrom<CommandLine> for Options {
     fn try_from(line: CommandLine) -> Result<Self, String> {
         let metadata = line.metadata.iter().map(|text| text.parse());
         Ok(Self {
-            common: Common::new(line.session, line.last)?,
+            common: Common::new(line.session, line.last, line.deadline)?,
             url: server(&line.url).map_err(|what| format!("--url: {what}"))?,
             call: line.call,
             parallel: line.parallel,

@@ -2,7 +2,7 @@
 //! which end when they are dropped, or when this process ends in whatever way.
 
 // Each program that includes this module uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 mod guarded;
 mod log;

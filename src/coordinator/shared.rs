@@ -28,6 +28,7 @@ use crate::error::RefreshError;
 use crate::store::Claim;
 use crate::store::DynSharedTokenStore;
 use crate::store::DynTokenStore;
+use crate::store::LARGEST;
 use crate::store::Record;
 use crate::store::StoreLock;
 use crate::store::Swap;
@@ -326,7 +327,7 @@ impl Coordinator {
                 let loses = store.can_lose();
                 self.change(store, |found, now| {
                     let epoch = *replaces.get_or_insert(found.epoch);
-                    let first = if loses { seconds(now) } else { 1 };
+                    let first = if loses { milliseconds(now) } else { 1 };
                     lease::login(found, epoch, &tokens, first)
                 })
                 .await
@@ -593,9 +594,14 @@ async fn watch(store: SharedStore, task: Watching) {
 }
 
 /// The first login after a store has lost all it had: no epoch of before is as high.
-fn seconds(now: SystemTime) -> u64 {
+fn milliseconds(now: SystemTime) -> u64 {
     let since = now.duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(1, |since| since.as_secs().max(1))
+    let since = since.map(|since| u64::try_from(since.as_millis()));
+    since
+        .ok()
+        .and_then(Result::ok)
+        .unwrap_or(1)
+        .clamp(1, LARGEST / 2)
 }
 
 /// How many attempts in a row have lost their answer.

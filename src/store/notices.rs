@@ -15,14 +15,17 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::Weak;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::join;
 use futures_util::future::select;
+use futures_util::future::try_join;
 use futures_util::stream::BoxStream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::BoxResult;
 use crate::time::timeout;
@@ -30,8 +33,13 @@ use crate::time::timeout;
 /// Milliseconds between two looks at a record while nothing is heard.
 const DEAF: Range<u64> = 200..400;
 
-/// The same while notifications arrive.
-const HEARING: Range<u64> = 5_000..10_000;
+/// So many records are looked at as often as that; where there are more, each is looked at less often, but
+/// that no less than so many times.
+const MANY: usize = 500;
+const LEAST: u64 = 20;
+
+/// The same while notifications arrive. Whether they do is known all the time.
+const HEARING: Range<u64> = 15_000..25_000;
 
 /// What is told to oneself arrives within this, or nothing does.
 const ECHO: Duration = Duration::from_secs(2);
@@ -39,8 +47,11 @@ const ECHO: Duration = Duration::from_secs(2);
 /// Between two such tries.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// Somebody hears if it has heard something in so long: else it stands still, with its runtime.
+const FRESH: Duration = Duration::from_secs(10);
+
 /// For a connection to be there.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// No record is called like that.
 const ECHO_KEY: &str = "echo";
@@ -53,7 +64,7 @@ pub(super) trait Wire: Send + Sync + 'static {
     /// What is told from now on, as texts.
     fn listen(&self) -> BoxResult<'_, BoxStream<'static, String>>;
 
-    /// Tells this to all who listen, by the way on which changes are told.
+    /// Tells this to those who listen, on this wire at least, by the way on which changes are told.
     fn tell<'a>(&'a self, text: &'a str) -> BoxResult<'a, ()>;
 }
 
@@ -62,6 +73,8 @@ pub(super) struct Notices {
     inner: Mutex<Inner>,
     /// How often the wire has been connected, while it is; `None` where nothing is heard.
     hearing: watch::Sender<Option<u64>>,
+    /// Closed when nobody is left to hear.
+    here: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -70,12 +83,15 @@ struct Inner {
     /// Somebody listens already.
     is_listening: bool,
     connections: u64,
+    heard_at: Option<Instant>,
 }
 
 /// The record of one key: the version that was told of last.
 pub(super) struct Subject {
     key: String,
     heard: Arc<watch::Sender<u64>>,
+    /// What was told of last when somebody was sent to look.
+    looked_for: AtomicU64,
     notices: Arc<Notices>,
 }
 
@@ -89,6 +105,7 @@ impl Notices {
         Arc::new(Self {
             inner: Mutex::default(),
             hearing: watch::Sender::new(None),
+            here: watch::Sender::new(()),
         })
     }
 
@@ -101,6 +118,7 @@ impl Notices {
         Subject {
             key: key.to_owned(),
             heard,
+            looked_for: AtomicU64::new(0),
             notices: self.clone(),
         }
     }
@@ -110,7 +128,9 @@ impl Notices {
         let Some((key, version)) = text.split_once(' ') else {
             return;
         };
-        let heard = self.lock().heard.get(key).and_then(Weak::upgrade);
+        // Under the lock: a subject that is dropped meanwhile shall see that it is the last one.
+        let inner = self.lock();
+        let heard = inner.heard.get(key).and_then(Weak::upgrade);
         if let (Some(heard), Ok(version)) = (heard, version.parse()) {
             heard.send_replace(version);
         }
@@ -124,8 +144,26 @@ impl Notices {
         if std::mem::replace(&mut self.lock().is_listening, true) {
             return;
         }
-        let ear = Ear(Arc::downgrade(self));
-        runtime.spawn(listen(ear, wire()));
+        let (ear, wire, mut here) = (Ear(Arc::downgrade(self)), wire(), self.here.subscribe());
+        runtime.spawn(async move {
+            // Nothing is sent there.
+            select(pin!(listen(ear, wire)), pin!(here.changed())).await;
+        });
+    }
+
+    /// How long a record of this many is left alone, where nothing is told of it.
+    fn pause(&self) -> Range<u64> {
+        let inner = self.lock();
+        let is_hearing = self.hearing.borrow().is_some()
+            && inner.heard_at.is_some_and(|at| at.elapsed() < FRESH);
+        match is_hearing {
+            true => HEARING,
+            false => {
+                let times = u64::try_from(inner.heard.len() / MANY).unwrap_or(LEAST);
+                let times = times.clamp(1, LEAST);
+                DEAF.start * times..DEAF.end * times
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -134,16 +172,32 @@ impl Notices {
 }
 
 impl Subject {
+    /// Do notifications arrive?
+    pub(super) fn is_hearing(&self) -> bool {
+        self.notices.hearing.borrow().is_some()
+    }
+
+    /// The record of another key.
+    pub(super) fn other(&self, key: &str) -> Self {
+        self.notices.subject(key)
+    }
+
     /// Waits until the record may be another than that of this version: until it is told of one, or for
     /// a while. `wire` is how to listen, if nobody does yet.
     pub(super) async fn changed(&self, version: u64, wire: impl FnOnce() -> Arc<dyn Wire>) {
         self.notices.start(wire);
         let mut heard = self.heard.subscribe();
         let mut hearing = self.notices.hearing.subscribe();
-        let is_hearing = hearing.borrow_and_update().is_some();
-        let range = if is_hearing { HEARING } else { DEAF };
-        if *heard.borrow_and_update() > version {
-            return;
+        hearing.borrow_and_update();
+        let mut pause = self.notices.pause();
+        let told = *heard.borrow_and_update();
+        if told > version {
+            if self.looked_for.swap(told, Ordering::Relaxed) != told {
+                return;
+            }
+            // That record is not to be found, or not for all who look: an older one was put back.
+            pause.start = pause.start.min(DEAF.start);
+            pause.end = pause.end.min(DEAF.end);
         }
         // The senders are here.
         let mut told =
@@ -151,7 +205,7 @@ impl Subject {
         // What was told before was told to nobody.
         let mut turned = pin!(hearing.changed());
         let news = select(&mut told, &mut turned);
-        timeout(Duration::from_millis(fastrand::u64(range)), news).await;
+        timeout(Duration::from_millis(fastrand::u64(pause)), news).await;
     }
 }
 
@@ -191,6 +245,7 @@ impl Ear {
         let connections = {
             let mut inner = notices.lock();
             inner.connections += u64::from(is_hearing);
+            inner.heard_at = is_hearing.then(Instant::now).or(inner.heard_at);
             inner.connections
         };
         let now = is_hearing.then_some(connections);
@@ -243,12 +298,11 @@ async fn hear_out(ear: &Ear, wire: &dyn Wire) -> bool {
     };
     loop {
         let echo = notice(ECHO_KEY, fastrand::u64(..));
-        let tell = wire.tell(&echo);
+        let tell = async { wire.tell(&echo).await.is_ok().then_some(()).ok_or(()) };
         let arrives = hear_until(ear, &mut told, Some(&echo));
-        if !matches!(
-            timeout(ECHO, join(tell, arrives)).await,
-            Some((Ok(()), true))
-        ) {
+        let arrives = async { arrives.await.then_some(()).ok_or(()) };
+        let echoed = try_join(tell, arrives);
+        if !matches!(timeout(ECHO, echoed).await, Some(Ok(_))) {
             return has_heard;
         }
         has_heard = true;
@@ -275,3 +329,6 @@ async fn hear_until(ear: &Ear, told: &mut BoxStream<'static, String>, last: Opti
     }
     false
 }
+
+#[cfg(test)]
+mod tests;

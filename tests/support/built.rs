@@ -95,6 +95,7 @@ impl Ran {
 pub fn prepare(command: &mut tokio::process::Command) -> &mut tokio::process::Command {
     command
         .env_remove("CLIENT_SECRET")
+        .env_remove("SESSION_SECRET")
         .env("RUST_LOG", "trace")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -2,7 +2,7 @@
 //! a user runs it.
 
 // Each test file uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 #[path = "built.rs"]
 mod built;

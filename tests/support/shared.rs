@@ -38,6 +38,8 @@ use crate::support::World;
 
 type Lock = Arc<tokio::sync::Mutex<()>>;
 
+const YEAR: Duration = Duration::from_secs(365 * 86400);
+
 /// No test needs so many of one process.
 const MOST_READS: usize = 100_000;
 
@@ -59,6 +61,9 @@ struct Way {
     released: Notify,
     /// By how much this process sees a later time than the others.
     ahead: Mutex<Duration>,
+    /// The clock of this process's machine, against the store's: all times of the store are that much
+    /// earlier to it.
+    fast: Mutex<Duration>,
     asked: AtomicUsize,
 }
 
@@ -102,20 +107,26 @@ struct State {
     lost: AtomicUsize,
     swaps: AtomicUsize,
     lock: Option<Mutex<Lock>>,
+    can_lose: bool,
     began: (Instant, SystemTime),
 }
 
 impl Common {
     pub fn new() -> Self {
-        Self::start(None)
+        Self::start(None, false)
+    }
+
+    /// It has failovers.
+    pub fn that_can_lose() -> Self {
+        Self::start(None, true)
     }
 
     /// With a lock that is free when its holder is dropped.
     pub fn with_lock() -> Self {
-        Self::start(Some(Arc::default()))
+        Self::start(Some(Arc::default()), false)
     }
 
-    fn start(lock: Option<Lock>) -> Self {
+    fn start(lock: Option<Lock>, can_lose: bool) -> Self {
         Self {
             state: Arc::new(State {
                 store: MemoryStore::new(),
@@ -124,6 +135,7 @@ impl Common {
                 lost: AtomicUsize::new(0),
                 swaps: AtomicUsize::new(0),
                 lock: lock.map(Mutex::new),
+                can_lose,
                 began: (Instant::now(), SystemTime::now()),
             }),
             way: Arc::default(),
@@ -170,6 +182,29 @@ impl Common {
     /// From now on the clock is wrong by so much when this process looks.
     pub fn set_ahead(&self, by: Duration) {
         *self.way.ahead.lock().unwrap() = by;
+    }
+
+    /// This process's own clock is fast by so much.
+    pub fn set_fast(&self, by: Duration) {
+        *self.way.fast.lock().unwrap() = by;
+    }
+
+    /// A failover: what was stored since this record is lost.
+    pub async fn fall_back(&self, to: &Record) {
+        let now = self.record().await.version();
+        let swapped = self.state.store.swap(now, to).await.unwrap();
+        assert_eq!(swapped, Swap::Done);
+    }
+
+    /// Waits until the store holds such a record.
+    pub async fn until(&self, mut condition: impl FnMut(&Record) -> bool) {
+        loop {
+            let record = self.record().await;
+            if condition(&record) {
+                return;
+            }
+            self.state.store.changed(record.version()).await;
+        }
     }
 
     /// How often this process has read.
@@ -280,7 +315,9 @@ impl SharedTokenStore for Common {
             self.way.hold().await;
         }
         let ahead = *self.way.ahead.lock().unwrap();
-        Ok((record, wall + began.elapsed() + ahead))
+        let fast = *self.way.fast.lock().unwrap();
+        let now = wall + began.elapsed() + ahead;
+        Ok((moved(&record, |time| time - fast), now - fast))
     }
 
     async fn swap(&self, version: u64, record: &Record) -> Result<Swap, BoxError> {
@@ -302,7 +339,9 @@ impl SharedTokenStore for Common {
             }
             Fate::Done | Fate::HeldAfter => {}
         }
-        let swapped = self.state.store.swap(version, record).await?;
+        let fast = *self.way.fast.lock().unwrap();
+        let record = moved(record, |time| time + fast);
+        let swapped = self.state.store.swap(version, &record).await?;
         self.state.swaps.fetch_add(1, Ordering::Relaxed);
         if fate == Fate::HeldAfter {
             self.way.hold().await;
@@ -331,6 +370,31 @@ impl SharedTokenStore for Common {
         let held = timeout(limit, lock.lock_owned()).await?;
         Ok(Some(StoreLock::new(held)))
     }
+
+    fn can_lose(&self) -> bool {
+        self.state.can_lose
+    }
+}
+
+/// The record with all its times changed.
+fn moved(record: &Record, to: impl Fn(SystemTime) -> SystemTime) -> Record {
+    fn walk(value: &mut serde_json::Value, to: &impl Fn(SystemTime) -> SystemTime) {
+        match value {
+            serde_json::Value::Object(members) => members.values_mut().for_each(|it| walk(it, to)),
+            serde_json::Value::String(text) => {
+                if let Ok(time) = humantime::parse_rfc3339(text) {
+                    *text = humantime::format_rfc3339_nanos(to(time)).to_string();
+                }
+            }
+            _ => {}
+        }
+    }
+    if to(SystemTime::UNIX_EPOCH + YEAR) == SystemTime::UNIX_EPOCH + YEAR {
+        return record.clone();
+    }
+    let mut json = serde_json::from_slice(&record.to_json().unwrap()).unwrap();
+    walk(&mut json, &to);
+    Record::from_json(json.to_string().as_bytes()).unwrap()
 }
 
 /// One process: its session, its client, and its way to the store.

@@ -85,6 +85,38 @@ fn denied(changed: Changed) -> Denied {
 }
 
 #[test]
+fn what_is_restored_is_newer_than_both_and_keeps_whose_turn_it_is() {
+    let (known, _) = claimed();
+    for found in [
+        Record::empty(),
+        record(3, 2, pair(9), Turn::Free),
+        record(8, 2, None, Turn::Free),
+    ] {
+        let version = found.version.max(known.version) + 1;
+        let expected = Record {
+            version,
+            ..known.clone()
+        };
+        becomes(restore(&found, &known), &expected);
+        assert!(matches!(news(&known, &expected), News::Nothing));
+    }
+    let foreign = Record {
+        foreign: true,
+        ..free()
+    };
+    assert_eq!(denied(restore(&foreign, &known)), Denied::ReadOnly);
+    assert_eq!(denied(restore(&free(), &foreign)), Denied::ReadOnly);
+}
+
+#[test]
+fn the_first_login_of_a_store_has_the_epoch_that_it_is_given() {
+    let first = login(&Record::empty(), 0, &pair(1), 1234).unwrap();
+    assert_eq!((first.version, first.epoch), (1, 1234));
+    let second = login(&first, 1234, &pair(2), 5678).unwrap();
+    assert_eq!((second.version, second.epoch), (2, 1235));
+}
+
+#[test]
 fn news_are_told_for_each_pair_of_records() {
     let free = |version, epoch, number| record(version, epoch, pair(number), Turn::Free);
     let ended = |version, epoch, reason| record(version, epoch, None, Turn::Ended(reason));

@@ -300,4 +300,9 @@ impl SharedTokenStore for RedisStore {
         let wire = || Arc::new(Channel::new(&self.family)) as Arc<_>;
         self.subject.changed(version, wire).await;
     }
+
+    /// A failover, a restart without the last seconds, or an eviction.
+    fn can_lose(&self) -> bool {
+        true
+    }
 }

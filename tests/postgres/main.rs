@@ -1,0 +1,18 @@
+//! Proves that `PostgresStore` keeps a session's record as the promises need it, on real servers of
+//! PostgreSQL and PgBouncer, also when these fail (P1, P8, P12, B7, S14, S20).
+
+#![cfg(unix)]
+
+#[path = "../../examples/servers/mod.rs"]
+mod servers;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod contract;
+mod errors;
+mod faults;
+mod names;
+mod proxy;
+mod scene;
+mod sessions;
+mod together;

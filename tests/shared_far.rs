@@ -1,0 +1,321 @@
+//! Proves what holds for a store without a lock and with a clock of its own: claims are renewed, clocks may
+//! differ, and what a failover has lost is written back (P1, P6, P8, P13 between processes).
+
+#[path = "support/shared.rs"]
+mod shared;
+mod support;
+
+use std::time::Duration;
+
+use http::StatusCode;
+use shared::Common;
+use shared::Fate;
+use shared::Notice;
+use shared::Process;
+use shared::expired;
+use shared::in_use;
+use support::Script;
+use support::World;
+use support::settle_down;
+use tokio::time::advance;
+use tower_token_refresh::EndReason;
+use tower_token_refresh::Record;
+use tower_token_refresh::SessionBuilder;
+use tower_token_refresh::SessionStatus;
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+async fn pass(time: u64) {
+    for _ in 0..time {
+        advance(seconds(1)).await;
+        settle_down().await;
+    }
+}
+
+fn patient(builder: SessionBuilder) -> SessionBuilder {
+    let builder = builder.reissue_timeout(seconds(100));
+    builder.wait_timeout(seconds(300))
+}
+
+fn access(record: &Record) -> Option<&str> {
+    Some(record.tokens()?.access_token().expose())
+}
+
+// shows B135: a claim lasts for 9 s (three store timeouts), and the issuer takes ten times as long.
+#[tokio::test(start_paused = true)]
+async fn a_claim_outlives_an_issuer_that_is_ten_times_slower() {
+    let (world, store) = (World::new(), Common::new());
+    let processes = in_use(&world, &store, 2, patient).await;
+    world.expire();
+    world.hold_reissues();
+    let first = processes[0].send();
+    world.until(|counts| counts.reissues == 1).await;
+    let second = processes[1].send();
+    pass(92).await;
+    assert!(!first.is_finished() && !second.is_finished());
+    // It is the same claim still: nobody has been taken for dead.
+    assert_eq!(store.doubt().await, None);
+    world.release_reissues();
+    assert_eq!(first.await.unwrap().status, StatusCode::OK);
+    assert_eq!(second.await.unwrap().status, StatusCode::OK);
+    assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+}
+
+// shows B135: one renewal that fails is made good by the next.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_fails_costs_nothing() {
+    for fates in [
+        vec![Fate::Lost],
+        vec![Fate::Lost, Fate::Lost],
+        vec![Fate::Late],
+    ] {
+        let (world, store) = (World::new(), Common::new());
+        let processes = in_use(&world, &store, 2, patient).await;
+        world.expire();
+        world.hold_reissues();
+        let first = processes[0].send();
+        world.until(|counts| counts.reissues == 1).await;
+        processes[0].store.next_swaps(fates);
+        let second = processes[1].send();
+        pass(30).await;
+        assert_eq!(store.doubt().await, None);
+        world.release_reissues();
+        assert_eq!(first.await.unwrap().status, StatusCode::OK);
+        assert_eq!(second.await.unwrap().status, StatusCode::OK);
+        assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+    }
+}
+
+// shows section 4: one that cannot renew is taken for dead, and its answer counts all the same when it comes
+// while the refresh token is left alone.
+#[tokio::test(start_paused = true)]
+async fn one_that_is_cut_off_from_the_store_is_taken_for_dead_and_its_answer_counts() {
+    let (world, store) = (World::new(), Common::new());
+    let processes = in_use(&world, &store, 2, patient).await;
+    world.expire();
+    world.hold_reissues();
+    let first = processes[0].send();
+    world.until(|counts| counts.reissues == 1).await;
+    processes[0].store.set_away(true);
+    let second = processes[1].send();
+    pass(12).await;
+    assert!(store.doubt().await.is_some());
+    assert!(second.await.unwrap().why.unwrap().is_outcome_unknown());
+    processes[0].store.set_away(false);
+    world.release_reissues();
+    assert_eq!(first.await.unwrap().status, StatusCode::OK);
+    store
+        .until(|record| record.tokens().is_some_and(|it| it.in_doubt().is_none()))
+        .await;
+    pass(12).await;
+    processes[1].is_ok().await;
+    assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+}
+
+// shows P13: what could not be saved while the store was away is there before anybody else presents what it
+// was fetched with, however long that took.
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_waits_for_the_store_is_saved_as_soon_as_that_is_back() {
+    for away in [30, 570, 1800] {
+        let (world, store) = (World::new(), Common::new());
+        let processes = expired(&world, &store, 2).await;
+        world.hold_reissues();
+        let first = processes[0].send();
+        world.until(|counts| counts.reissues == 1).await;
+        for process in &processes {
+            process.store.set_away(true);
+        }
+        world.release_reissues();
+        assert_eq!(first.await.unwrap().status, StatusCode::OK);
+        pass(away).await;
+        assert!(processes[1].get().await.why.unwrap().is_store());
+        for process in &processes {
+            process.store.set_away(false);
+        }
+        pass(1).await;
+        processes[1].is_ok().await;
+        assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+    }
+}
+
+// shows P13: the same where the store can be read all the time, and not written.
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_waits_for_a_store_that_takes_no_writes_is_saved_before_others_act() {
+    for time in [60, 560, 1770] {
+        let (world, store) = (World::new(), Common::new());
+        let processes = expired(&world, &store, 2).await;
+        world.hold_reissues();
+        let first = processes[0].send();
+        world.until(|counts| counts.reissues == 1).await;
+        store.lose(usize::MAX);
+        world.release_reissues();
+        assert_eq!(first.await.unwrap().status, StatusCode::OK);
+        pass(time).await;
+        store.lose(0);
+        // Longer than it takes to give up the dead, and to present their refresh token.
+        for _ in 0..30 {
+            pass(1).await;
+            processes[1].get().await;
+        }
+        processes[1].is_ok().await;
+        assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+    }
+}
+
+/// Two processes with the second pair of their login, and the record with the first.
+async fn second_pair(world: &World, store: &Common) -> (Vec<Process>, Record) {
+    let processes = expired(world, store, 2).await;
+    let older = store.record().await;
+    for process in &processes {
+        process.is_ok().await;
+    }
+    assert_eq!(world.counts().reissues, 1);
+    (processes, older)
+}
+
+// shows P6, P8: an older record, or none, is what a failover or a restart has left.
+#[tokio::test(start_paused = true)]
+async fn what_the_store_has_lost_is_written_back() {
+    for all in [false, true] {
+        let (world, store) = (World::new(), Common::that_can_lose());
+        let (processes, older) = second_pair(&world, &store).await;
+        let newest = store.access().await;
+        let left = if all { Record::empty() } else { older };
+        store.fall_back(&left).await;
+        store.until(|record| access(record) == Some(&newest)).await;
+        let fresh = Process::new(&world, &store);
+        fresh.is_ok().await;
+        world.expire();
+        for process in &processes {
+            process.is_ok().await;
+        }
+        fresh.is_ok().await;
+        assert_eq!((world.counts().reissues, world.counts().reuses), (2, 0));
+    }
+}
+
+// shows P6, P8: also where nobody follows the store, by whoever asks it next.
+#[tokio::test(start_paused = true)]
+async fn what_the_store_has_lost_is_written_back_before_anything_is_presented() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let (processes, older) = second_pair(&world, &store).await;
+    for process in &processes {
+        process.store.set_notice(Notice::Never);
+    }
+    store.fall_back(&older).await;
+    world.expire();
+    for process in &processes {
+        process.is_ok().await;
+    }
+    assert_eq!((world.counts().reissues, world.counts().reuses), (2, 0));
+}
+
+// shows P7: a logout stays one.
+#[tokio::test(start_paused = true)]
+async fn a_logout_that_the_store_has_lost_is_written_back() {
+    for all in [false, true] {
+        let (world, store) = (World::new(), Common::that_can_lose());
+        let (processes, older) = second_pair(&world, &store).await;
+        processes[0].session.logout().await.unwrap();
+        processes[1].until(|status| !status.is_logged_in()).await;
+        let left = if all { Record::empty() } else { older };
+        store.fall_back(&left).await;
+        store
+            .until(|record| record.version() > 0 && record.tokens().is_none())
+            .await;
+        let fresh = Process::new(&world, &store);
+        let why = fresh.session.token().await.unwrap_err();
+        assert_eq!(why.end_reason(), Some(EndReason::LoggedOut));
+    }
+}
+
+// shows P8: a login on a store that has lost all takes the place of what others remember.
+#[tokio::test(start_paused = true)]
+async fn a_login_after_a_loss_is_the_newest() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let (processes, _) = second_pair(&world, &store).await;
+    for process in &processes {
+        process.store.set_away(true);
+    }
+    store.fall_back(&Record::empty()).await;
+    pass(1).await;
+    let fresh = Process::new(&world, &store);
+    fresh.session.login(world.tokens("v")).await.unwrap();
+    for process in &processes {
+        process.store.set_away(false);
+    }
+    for process in &processes {
+        process
+            .until(|status| matches!(status, SessionStatus::LoggedIn { generation: 3, .. }))
+            .await;
+        assert_eq!(process.get().await.user, "v");
+    }
+    assert!(store.access().await.starts_with("a-v"));
+}
+
+// shows P1: whoever remembers less writes back less, and gives way to the one who remembers more.
+#[tokio::test(start_paused = true)]
+async fn the_newest_of_what_is_remembered_wins() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let processes = expired(&world, &store, 2).await;
+    let first = store.access().await;
+    processes[1].store.set_away(true);
+    processes[0].is_ok().await;
+    let newest = store.access().await;
+    processes[0].store.set_away(true);
+    // The one with the first pair is the first to find that it is gone, and so often that its record has
+    // the highest version.
+    for failover in 0..5 {
+        store.fall_back(&Record::empty()).await;
+        processes[1].store.set_away(false);
+        store.until(|record| access(record) == Some(&first)).await;
+        processes[1].store.set_away(failover < 4);
+        settle_down().await;
+    }
+    processes[0].store.set_away(false);
+    store.until(|record| access(record) == Some(&newest)).await;
+    processes[1].is_ok().await;
+    assert_eq!(store.access().await, newest);
+    assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+}
+
+// shows B108 between machines: times are told by the store's clock.
+#[tokio::test(start_paused = true)]
+async fn a_machine_whose_clock_is_fast_takes_no_fresh_token_for_an_expired_one() {
+    let (world, store) = (World::new(), Common::new());
+    let ahead = |builder: SessionBuilder| builder.refresh_ahead(seconds(30));
+    let processes = in_use(&world, &store, 2, ahead).await;
+    let skewed = &processes[1];
+    skewed.store.set_fast(seconds(3600));
+    world.script(Script::ExpiresIn(seconds(600)));
+    world.expire();
+    processes[0].is_ok().await;
+    skewed
+        .until(|status| matches!(status, SessionStatus::LoggedIn { generation: 2, .. }))
+        .await;
+    skewed.is_ok().await;
+    assert_eq!(world.counts().reissues, 1);
+    // And it knows when it is time.
+    pass(580).await;
+    skewed.is_ok().await;
+    world.until(|counts| counts.reissues == 2).await;
+}
+
+// shows section 4: a doubt is as old for a machine whose clock is fast.
+#[tokio::test(start_paused = true)]
+async fn a_machine_whose_clock_is_fast_leaves_a_refresh_token_in_doubt_alone_as_long_as_others() {
+    let (world, store) = (World::new(), Common::new());
+    let processes = expired(&world, &store, 2).await;
+    processes[1].store.set_fast(seconds(3600));
+    world.script(Script::Unknown);
+    assert!(processes[0].get().await.why.unwrap().is_outcome_unknown());
+    processes[1].until(SessionStatus::is_in_doubt).await;
+    pass(8).await;
+    assert!(processes[1].get().await.why.unwrap().is_outcome_unknown());
+    assert_eq!(world.counts().reissues, 1);
+    pass(3).await;
+    processes[1].is_ok().await;
+    assert_eq!((world.counts().reissues, world.counts().reuses), (2, 0));
+}
