@@ -7,6 +7,8 @@
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/trouble.rs"]
+mod trouble;
 
 mod contract;
 mod errors;

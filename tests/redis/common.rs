@@ -3,6 +3,7 @@
 use std::time::Duration;
 use std::time::SystemTime;
 
+use redis::AsyncConnectionConfig;
 use redis::Client;
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
@@ -99,8 +100,12 @@ pub fn client(url: &str) -> Client {
 
 /// A connection past the store.
 pub async fn admin(url: &str) -> MultiplexedConnection {
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None);
     let client = client(url);
-    client.get_multiplexed_async_connection().await.unwrap()
+    let connection = client.get_multiplexed_async_connection_with_config(&patient);
+    timeout(HANG, connection).await.expect("it hangs").unwrap()
 }
 
 /// A command, in words.

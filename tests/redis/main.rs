@@ -9,6 +9,8 @@ mod proxy;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/trouble.rs"]
+mod trouble;
 
 mod common;
 mod connections;
@@ -16,4 +18,5 @@ mod contract;
 mod failures;
 mod replicas;
 mod secrets;
+mod sessions;
 mod wrong;

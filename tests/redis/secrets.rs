@@ -6,6 +6,7 @@ use tokio::time::timeout;
 use tower_token_refresh::Record;
 use tower_token_refresh::RedisStore;
 use tower_token_refresh::SharedTokenStore;
+use tower_token_refresh::Swap;
 
 use crate::common::HANG;
 use crate::common::Place;
@@ -25,6 +26,11 @@ fn record(version: u64) -> Record {
         "version": version, "epoch": 1, "access_token": TOKENS[0], "refresh_token": TOKENS[1],
         "id": "canary-id",
     }))
+}
+
+async fn replace(store: &RedisStore, version: u64) {
+    let swapped = swap(store, version, &record(version + 1)).await;
+    assert_eq!(swapped.unwrap(), Swap::Done);
 }
 
 /// Whatever can be made of a text, in which it must not be.
@@ -55,14 +61,13 @@ async fn seen(secret: bool) -> String {
     };
     for version in 0..3 {
         read(&store).await.unwrap();
-        swap(&store, version, &record(version + 1)).await.unwrap();
+        replace(&store, version).await;
     }
     let other = store.session(NAME);
-    let last = record(4);
     let told = timeout(HANG, async {
-        tokio::join!(store.changed(3), swap(&other, 3, &last))
+        tokio::join!(store.changed(3), replace(&other, 3))
     });
-    told.await.expect("it hangs").1.unwrap();
+    told.await.expect("it hangs");
     let mut admin = place.admin().await;
     let mut seen = format!("{store:?} {store:#?}\n");
     let clients: String = ask(&mut admin, &["CLIENT", "LIST"]).await;
@@ -121,7 +126,7 @@ async fn without_a_secret_the_server_is_shown_no_name() {
 async fn a_secret_that_is_wrong_or_missing_finds_nothing_and_breaks_nothing() {
     let place = Place::new();
     let ours = place.sealed();
-    swap(&ours, 0, &record(1)).await.unwrap();
+    replace(&ours, 0).await;
     let others = [
         place.store(),
         place.store().secret("another secret of 16 bytes").unwrap(),
