@@ -9,6 +9,8 @@ mod proxy;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/trouble.rs"]
+mod trouble;
 
 mod contract;
 mod errors;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 use std::time::SystemTime;
 
+use redis::AsyncConnectionConfig;
 use redis::Client;
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
@@ -84,10 +85,10 @@ pub fn server(more: &[&str]) -> Redis {
 }
 
 /// With all that its primary has.
-pub fn replica_of(primary: &Redis) -> Redis {
+pub fn replica_of(primary: u16) -> Redis {
     let options = RedisOptions {
         in_memory: true,
-        replica_of: Some(primary.port()),
+        replica_of: Some(primary),
         ..RedisOptions::default()
     };
     Redis::start_with(options).unwrap()
@@ -99,8 +100,12 @@ pub fn client(url: &str) -> Client {
 
 /// A connection past the store.
 pub async fn admin(url: &str) -> MultiplexedConnection {
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None);
     let client = client(url);
-    client.get_multiplexed_async_connection().await.unwrap()
+    let connection = client.get_multiplexed_async_connection_with_config(&patient);
+    timeout(HANG, connection).await.expect("it hangs").unwrap()
 }
 
 /// A command, in words.

@@ -219,6 +219,10 @@ async fn versions_that_are_close_are_told_apart() {
     }
     done(&store, most - 1).await;
     assert_eq!(version(&store).await, most);
+    for other in [most - 1, most + 1, most + 2] {
+        let swapped = swap(&store, other, &record(most)).await.unwrap();
+        assert_eq!(swapped, Swap::Conflict, "{other}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@
 use std::time::Duration;
 
 use redis::Client;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tower_token_refresh::RedisStore;
 use tower_token_refresh::SharedTokenStore;
@@ -180,7 +183,65 @@ async fn a_read_on_a_connection_that_was_closed_meanwhile_is_no_error() {
     }
 }
 
-// What fails on a new connection is not tried again: nobody hammers a server that is in trouble.
+// Nothing was sent on it.
+#[tokio::test]
+async fn a_swap_on_a_connection_that_was_closed_meanwhile_is_no_error() {
+    let server = server(&[]);
+    let place = Place::of(&server);
+    for store in [
+        place.store(),
+        place.store().session("another").wait(0, HANG),
+    ] {
+        done(&store, 0).await;
+        let mut admin = place.admin().await;
+        let killed: u64 = ask(&mut admin, &["CLIENT", "KILL", "TYPE", "normal"]).await;
+        assert!(killed > 0);
+        // It takes a moment until that is known here.
+        let known = async {
+            let mut probe = place.admin().await;
+            let _: String = ask(&mut probe, &["PING"]).await;
+        };
+        known.await;
+        done(&store, 1).await;
+    }
+}
+
+// What fails on a new connection is not tried again.
+#[tokio::test]
+async fn a_read_that_is_cut_after_the_connection_was_made_for_it_is_an_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        let mut connections = 0;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            connections += 1;
+            let mut bytes = [0; 4096];
+            // The client says who it is; then it is asked for the record.
+            for answer in [&b"+OK\r\n+OK\r\n"[..], b""] {
+                while !bytes.starts_with(b"*") {
+                    assert_ne!(stream.read(&mut bytes).await.unwrap(), 0);
+                }
+                bytes = [0; 4096];
+                stream.write_all(answer).await.unwrap();
+            }
+            if connections == 2 {
+                return;
+            }
+        }
+    });
+    let store = RedisStore::new(client(&format!("redis://{address}")), "session");
+    for _ in 0..2 {
+        assert!(!server.is_finished());
+        let error = read(&store).await.unwrap_err().to_string();
+        assert!(error.contains("the connection to Redis is lost"), "{error}");
+    }
+    timeout(HANG, server)
+        .await
+        .expect("two connections")
+        .unwrap();
+}
+
+// Nobody hammers a server that is in trouble.
 #[tokio::test]
 async fn a_read_that_is_cut_on_a_new_connection_is_an_error() {
     let scene = Scene::new().await;

@@ -9,8 +9,14 @@ mod proxy;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/trouble.rs"]
+mod trouble;
 
 mod common;
+mod connections;
 mod contract;
 mod failures;
+mod replicas;
+mod secrets;
+mod sessions;
 mod wrong;

@@ -4,15 +4,19 @@
 use std::error::Error;
 use std::net::SocketAddr;
 
+use futures::StreamExt;
 use redis::Client;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tower_token_refresh::BoxError;
 use tower_token_refresh::RedisStore;
+use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::Swap;
 use tower_token_refresh::test_util::check_unreadable_shared_token_store;
 
+use crate::common::HANG;
 use crate::common::Place;
 use crate::common::SECRET;
 use crate::common::admin;
@@ -186,6 +190,59 @@ async fn a_user_needs_the_rights_that_the_docs_list_and_no_others() {
     }
 }
 
+// What is told goes to all who may listen.
+#[tokio::test]
+async fn a_user_with_the_rights_to_the_channel_tells_and_hears_of_changes() {
+    let server = server(&[]);
+    let place = Place::of(&server);
+    let rights = [
+        "+evalsha",
+        "+script|load",
+        "+hget",
+        "+hmget",
+        "+hset",
+        "+hdel",
+        "+hlen",
+        "+time",
+        "+publish",
+        "+subscribe",
+        &format!("~{}:*", place.prefix),
+        &format!("&{}:*", place.prefix),
+    ];
+    let user = with_user(&server, &rights).await;
+    let store = RedisStore::new(user, "session").prefix(&place.prefix);
+    let channel = format!("{}:changed", place.prefix);
+    let mut ear = client(&place.url).get_async_pubsub().await.unwrap();
+    ear.subscribe(&channel).await.unwrap();
+    let mut told = ear.into_on_message();
+    done(&store, 0).await;
+    let told = timeout(HANG, told.next()).await.expect("it hangs").unwrap();
+    let key = place.key().await;
+    let key = key.rsplit(':').next().unwrap();
+    assert_eq!(told.get_payload::<String>().unwrap(), format!("{key} 1"));
+    // It waits, and so it listens: to the changes, and to what it tells itself.
+    let waits = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for version in 1.. {
+                store.changed(version).await;
+            }
+        }
+    });
+    let mut admin = place.admin().await;
+    let all = async {
+        loop {
+            let channels: Vec<String> = ask(&mut admin, &["PUBSUB", "CHANNELS"]).await;
+            let (_, ears): (String, u64) = ask(&mut admin, &["PUBSUB", "NUMSUB", &channel]).await;
+            if channels.len() == 2 && ears == 2 {
+                return;
+            }
+        }
+    };
+    timeout(HANG, all).await.expect("it listens");
+    waits.abort();
+}
+
 #[tokio::test]
 async fn a_database_that_there_is_not_is_said() {
     let server = server(&["--databases", "2"]);
@@ -321,7 +378,7 @@ async fn a_read_only_replica_is_said_and_given_up() {
     let primary = server(&[]);
     let place = Place::of(&primary);
     done(&place.store(), 0).await;
-    let replica = replica_of(&primary);
+    let replica = replica_of(primary.port());
     let store = RedisStore::new(client(&replica.url()), "session").prefix(&place.prefix);
     let what = "this Redis is a read-only replica, and the record is never read from one";
     let error = check_unreadable_shared_token_store(async || store.clone()).await;

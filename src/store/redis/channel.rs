@@ -1,6 +1,8 @@
 //! How changes are told by Redis: on one channel, for all sessions of a prefix.
 
+use std::sync::Arc;
 use std::sync::Weak;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::StreamExt;
@@ -25,12 +27,12 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(family: &std::sync::Arc<Family>) -> Self {
+    pub(super) fn new(family: &Arc<Family>) -> Self {
         Self {
             client: family.client.clone(),
             changes: family.channel.clone(),
             echo: format!("{}:echo:{:016x}", family.prefix, fastrand::u64(..)),
-            family: std::sync::Arc::downgrade(family),
+            family: Arc::downgrade(family),
         }
     }
 }
@@ -60,7 +62,7 @@ impl Wire for Channel {
                 publish.arg(&self.echo).arg(text);
                 publish.exec_async(&mut connection).await
             };
-            Ok(family.line.ask(&link, tell).await?)
+            Ok(family.line.ask(&link, Duration::ZERO, tell).await?)
         }
         .boxed()
     }

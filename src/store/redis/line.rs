@@ -13,6 +13,7 @@ use redis::AsyncConnectionConfig;
 use redis::Client;
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
+use redis::cmd;
 
 use super::fault::Fault;
 use crate::time::timeout;
@@ -70,6 +71,24 @@ impl Line {
         Box::pin(self.connect(tries)).await
     }
 
+    /// The same for what must not be sent twice: a connection that was closed for lack of use, or with the
+    /// server, is found out before.
+    pub(super) async fn live_link(&self) -> Result<Link, Fault> {
+        let link = self.link().await?;
+        if link.is_new {
+            return Ok(link);
+        }
+        let ping = async |mut connection| {
+            let mut ping = cmd("PING");
+            // It fails if there is no connection to send it on.
+            ping.set_no_response(true).exec_async(&mut connection).await
+        };
+        match self.ask(&link, Duration::ZERO, ping).await {
+            Ok(()) => Ok(link),
+            Err(_) => self.link().await,
+        }
+    }
+
     async fn connect(&self, tries: u64) -> Result<Link, Fault> {
         // Whoever has it may be on a runtime that nobody drives.
         let _one = timeout(CONNECT, self.connecting.lock()).await;
@@ -110,9 +129,11 @@ impl Line {
     }
 
     /// Asks the server on this connection. Without an answer, the connection is suspect from then on.
+    /// `at_work` is how long the server may be at it.
     pub(super) async fn ask<T, F>(
         &self,
         link: &Link,
+        at_work: Duration,
         question: impl FnOnce(MultiplexedConnection) -> F,
     ) -> Result<T, Fault>
     where
@@ -122,7 +143,11 @@ impl Line {
             line: self,
             number: Some(link.number),
         };
-        let answer = timeout(ANSWER, Box::pin(question(link.connection.clone()))).await;
+        let answer = timeout(
+            ANSWER + at_work,
+            Box::pin(question(link.connection.clone())),
+        )
+        .await;
         let answer = match answer {
             Some(answer) => answer.map_err(|error| Fault::of(&error)),
             None => Err(Fault::late()),

@@ -22,9 +22,12 @@ use redis::cmd;
 use super::fault::Fault;
 use super::line::Line;
 use super::line::Link;
+use crate::time::timeout;
 
-/// For a server: the one that asks and is not told what follows from an hour of it.
 const LONGEST: Duration = Duration::from_secs(3600);
+
+/// For the way there and back.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// What is written through a store that waits for replicas.
 pub(super) struct Replicas {
@@ -133,8 +136,9 @@ impl Replicas {
             queue.asked += 1;
             queue.asked
         };
-        // Whoever waits may be on a runtime that nobody drives.
-        let _one = crate::time::timeout(self.limit, self.waiting.lock()).await;
+        // Whoever waits may be on a runtime that nobody drives. There may be one before the one that is
+        // for this write as well.
+        let _one = timeout(self.limit * 2 + SLACK, self.waiting.lock()).await;
         let asked = {
             let queue = lock(&self.queue);
             match &queue.refused {
@@ -148,7 +152,7 @@ impl Replicas {
         let limit = u64::try_from(self.limit.as_millis()).unwrap_or(u64::MAX);
         let answer = self
             .line
-            .ask(link, async |mut connection| {
+            .ask(link, self.limit, async |mut connection| {
                 let mut wait = cmd("WAIT");
                 wait.arg(self.number).arg(limit);
                 wait.query_async::<u32>(&mut connection).await

@@ -1,0 +1,129 @@
+//! A session that is in use while something is wrong with the store it shares.
+
+// Each test file is a crate of its own and uses a part of this.
+#![allow(dead_code)]
+
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::timeout;
+use tower_token_refresh::RefreshError;
+use tower_token_refresh::Session;
+use tower_token_refresh::SessionBuilder;
+use tower_token_refresh::SharedTokenStore;
+
+use crate::support::Client;
+use crate::support::World;
+
+/// Far more than anything here takes.
+const HANG: Duration = Duration::from_secs(60);
+
+/// A session that is logged in.
+pub struct InUse {
+    pub world: World,
+    session: Session,
+    client: Client,
+}
+
+impl InUse {
+    pub async fn new(store: impl SharedTokenStore) -> Self {
+        Self::with(store, |builder| builder).await
+    }
+
+    /// It has reissued once.
+    pub async fn with(
+        store: impl SharedTokenStore,
+        options: impl FnOnce(SessionBuilder) -> SessionBuilder,
+    ) -> Self {
+        let world = World::new();
+        let session = session(&world, store, options);
+        session.login(world.tokens("u")).await.unwrap();
+        let client = world.client(&session);
+        let this = Self {
+            world,
+            session,
+            client,
+        };
+        this.world.expire();
+        this.is_ok().await;
+        this
+    }
+
+    async fn status(&self) -> (StatusCode, Option<RefreshError>) {
+        let answer = timeout(HANG, self.client.get()).await;
+        let answer = answer.expect("it hangs").unwrap();
+        (answer.status, answer.why)
+    }
+
+    pub async fn is_ok(&self) {
+        let (status, why) = self.status().await;
+        assert_eq!(status, StatusCode::OK, "{why:?}");
+    }
+
+    /// Its access token is used while it is valid. After that nothing is reissued, the server's answer comes
+    /// with a reason that has these words, and the login is kept.
+    pub async fn bears_it(&self, words: &str) {
+        self.is_ok().await;
+        self.is_refused(words).await;
+    }
+
+    /// The same, once its access token has expired.
+    pub async fn is_refused(&self, words: &str) {
+        let reissues = self.world.counts().reissues;
+        self.world.expire();
+        let (status, why) = self.status().await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        let why = why.unwrap();
+        assert!(why.is_store() && why.is_transient(), "{why:?}");
+        assert!(format!("{why:?}").contains(words), "{why:?}");
+        assert_eq!(self.world.counts().reissues, reissues);
+        assert!(self.session.status().is_logged_in());
+    }
+
+    /// It was put right: there is one reissue, with the refresh token that was not used before.
+    pub async fn goes_on(&self) {
+        let reissues = self.world.counts().reissues;
+        let ok = async {
+            while self.status().await.0 != StatusCode::OK {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(HANG, ok).await.expect("it hangs");
+        let counts = self.world.counts();
+        assert_eq!((counts.reissues, counts.reuses), (reissues + 1, 0));
+    }
+
+    /// Others that share the login of this one make one reissue for each expiry.
+    pub async fn shares<S: SharedTokenStore>(&self, others: impl IntoIterator<Item = S>) {
+        let others = others.into_iter().map(|store| {
+            let session = session(&self.world, store, |builder| builder);
+            self.world.client(&session)
+        });
+        let clients: Vec<_> = others.collect();
+        let before = self.world.counts().reissues;
+        for round in 1..5 {
+            self.world.expire();
+            let gets = clients
+                .iter()
+                .flat_map(|client| [client.get(), client.get()]);
+            let answers = timeout(HANG, futures::future::join_all(gets)).await;
+            for answer in answers.expect("it hangs") {
+                let answer = answer.unwrap();
+                assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.why);
+            }
+            let counts = self.world.counts();
+            assert_eq!((counts.reissues, counts.reuses), (before + round, 0));
+        }
+    }
+}
+
+/// One that tries again at once.
+fn session(
+    world: &World,
+    store: impl SharedTokenStore,
+    options: impl FnOnce(SessionBuilder) -> SessionBuilder,
+) -> Session {
+    let moment = Duration::from_millis(1);
+    let builder = world.builder().shared_store(store);
+    options(builder.cool_down(moment, moment)).build().unwrap()
+}
