@@ -61,6 +61,43 @@ impl Server {
         store.create_table().await.unwrap();
     }
 
+    /// One that has what the server has, and follows it over this port, without having it wait.
+    pub async fn replica(&self, port: u16) -> Self {
+        match self {
+            Self::Postgres(_) => {
+                let started = blocking(move || Postgres::standby_of(port)).await;
+                Self::Postgres(Arc::new(started))
+            }
+            Self::Redis(_) => {
+                let options = RedisOptions {
+                    replica_of: Some(port),
+                    ..RedisOptions::default()
+                };
+                Self::redis(options).await
+            }
+        }
+    }
+
+    /// Makes a replica the one that takes writes.
+    pub async fn promote(&self) {
+        match self.clone() {
+            Self::Postgres(server) => blocking(move || server.promote()).await,
+            Self::Redis(_) => self.command(&["REPLICAOF", "NO", "ONE"]).await,
+        }
+    }
+
+    /// Has a Redis do this.
+    pub async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let Self::Redis(server) = self else {
+            panic!("it is no Redis");
+        };
+        let client = Client::open(server.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut connection).await.unwrap()
+    }
+
     pub fn port(&self) -> u16 {
         match self {
             Self::Postgres(server) => server.port(),

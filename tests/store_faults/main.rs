@@ -14,6 +14,7 @@ mod shared;
 mod support;
 
 mod kind;
+mod losses;
 mod scene;
 mod steps;
 mod way;

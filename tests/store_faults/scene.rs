@@ -74,19 +74,15 @@ impl Scene {
 
     /// One more process.
     pub async fn start(&mut self) -> &Process {
+        self.start_with(|store| store).await
+    }
+
+    pub async fn start_with(&mut self, options: impl FnOnce(Real) -> Real) -> &Process {
         let proxy = Proxy::to(self.server.port()).await;
         let store = self.server.store(proxy.address.port(), &self.session);
         self.proxies.push(proxy);
-        self.start_on(store, |builder| builder)
-    }
-
-    pub fn start_on(
-        &mut self,
-        store: Real,
-        options: impl FnOnce(SessionBuilder) -> SessionBuilder,
-    ) -> &Process {
-        let store = Way::to(store);
-        let session = options(self.builder(&store)).build().unwrap();
+        let store = Way::to(options(store));
+        let session = self.builder(&store).build().unwrap();
         self.processes.push(Process {
             client: self.world.client(&session),
             session,
@@ -111,6 +107,16 @@ impl Scene {
             .cool_down(moment, moment)
             .store_timeout(STORE_TIMEOUT)
             .lost_reply(LostReply::strict().quarantine(QUARANTINE))
+    }
+
+    /// All ways lead to this server from now on.
+    pub fn fail_over(&mut self, to: &Server) {
+        self.server = to.clone();
+        self.store = to.store(to.port(), &self.session);
+        for proxy in &self.proxies {
+            proxy.lead_to(to.port());
+            proxy.cut();
+        }
     }
 
     pub async fn log_in(&self) {
@@ -219,7 +225,8 @@ pub async fn ok(process: &Process) {
                 return;
             }
             is_told_why(&answer);
-            process.store.store.changed(0).await;
+            // The answer of a server takes its time, and so does this.
+            let _ = process.store.store.read().await;
         }
     })
     .await;
