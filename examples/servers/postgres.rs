@@ -41,10 +41,20 @@ impl Postgres {
 
     /// With settings, such as `max_connections=20`.
     pub fn start_with(settings: &[&str]) -> Result<Self> {
+        Self::start_on(settings, |tools, data| tools.make_cluster(data))
+    }
+
+    /// A standby of the one on this port of this machine. It follows what that commits, without having it wait;
+    /// it can be read, and written to once it is promoted.
+    pub fn standby_of(port: u16) -> Result<Self> {
+        Self::start_on(&[], |tools, data| tools.copy_cluster(port, data))
+    }
+
+    fn start_on(settings: &[&str], make: impl FnOnce(&Tools, &Path) -> Result<()>) -> Result<Self> {
         let tools = Tools::find()?;
         let place = Place::new(tools.user)?;
         let data = place.folder.join("data");
-        tools.make_cluster(&data)?;
+        make(&tools, &data)?;
         let (server, port) = Guarded::start(place, |_, port| {
             let port = format!("port={port}");
             // Shared memory in files of its own goes with the folder.
@@ -63,7 +73,8 @@ impl Postgres {
                     .chain(settings)
                     .collect(),
                 user: tools.user,
-                ready: "database system is ready to accept connections",
+                // A standby goes on: "read-only connections".
+                ready: "database system is ready to accept",
                 // An immediate shutdown.
                 farewell: Some(Signal::QUIT),
             })
@@ -143,6 +154,13 @@ impl Postgres {
         programs::run(psql.arg(self.url()), text)
     }
 
+    /// Makes a standby the primary: it takes writes when this returns.
+    pub fn promote(&self) -> Result<()> {
+        let done = self.sql("SELECT pg_promote()")?;
+        ensure!(done.trim() == "t", "it is not promoted");
+        Ok(())
+    }
+
     /// Kills all of its processes at once: the next start begins with crash recovery.
     pub fn kill(&self) -> Result<()> {
         self.server.kill()
@@ -184,6 +202,15 @@ impl Tools {
         initdb.args(["--no-sync", "--no-instructions", "--auth=trust"]);
         initdb.args(["--encoding=UTF8", "--locale=C", "--username", USER]);
         programs::run(initdb.arg("-D").arg(data), [])?;
+        Ok(())
+    }
+
+    /// Of the server on this port, which the copy follows then.
+    fn copy_cluster(&self, port: u16, data: &Path) -> Result<()> {
+        let mut copy = self.command("pg_basebackup");
+        let server = format!("postgres://{USER}@127.0.0.1:{port}/postgres");
+        copy.args(["--no-sync", "--checkpoint=fast", "--write-recovery-conf", "-d", &server]);
+        programs::run(copy.arg("-D").arg(data), [])?;
         Ok(())
     }
 }

@@ -232,17 +232,15 @@ pub(super) fn commit(found: &Record, from: &Record, tokens: &TokenSet) -> Change
     })
 }
 
-/// A login, in place of the login with this epoch. Where nothing is stored, it has the epoch `first`.
-pub(super) fn login(found: &Record, epoch: u64, tokens: &TokenSet, first: u64) -> Changed {
+/// A login, in place of the login with this epoch. Its own is `least` or more: what is found may be older
+/// than what was stored once, and no two logins shall have the same.
+pub(super) fn login(found: &Record, epoch: u64, tokens: &TokenSet, least: u64) -> Changed {
     check_format(found)?;
     if found.epoch != epoch {
         return Err(Denied::Superseded);
     }
     Ok(Record {
-        epoch: match found.version {
-            0 => first,
-            _ => found.epoch + 1,
-        },
+        epoch: least.max(found.epoch + 1),
         tokens: Some(tokens.clone()),
         turn: Turn::Free,
         ..next(found)

@@ -327,8 +327,9 @@ impl Coordinator {
                 let loses = store.can_lose();
                 self.change(store, |found, now| {
                     let epoch = *replaces.get_or_insert(found.epoch);
-                    let first = if loses { milliseconds(now) } else { 1 };
-                    lease::login(found, epoch, &tokens, first)
+                    let skew = self.with(|inner, _| inner.peers.skew);
+                    let least = if loses { milliseconds(skew.to_theirs(now)) } else { 1 };
+                    lease::login(found, epoch, &tokens, least)
                 })
                 .await
             }
@@ -593,7 +594,8 @@ async fn watch(store: SharedStore, task: Watching) {
     }
 }
 
-/// The first login after a store has lost all it had: no epoch of before is as high.
+/// By the store's clock, for a login in one that may have lost some, or all it had: no epoch of before is
+/// as high.
 fn milliseconds(now: SystemTime) -> u64 {
     let since = now.duration_since(SystemTime::UNIX_EPOCH);
     let since = since.map(|since| u64::try_from(since.as_millis()));

@@ -377,7 +377,7 @@ impl SharedTokenStore for Common {
 }
 
 /// The record with all its times changed.
-fn moved(record: &Record, to: impl Fn(SystemTime) -> SystemTime) -> Record {
+pub fn moved(record: &Record, to: impl Fn(SystemTime) -> SystemTime) -> Record {
     fn walk(value: &mut serde_json::Value, to: &impl Fn(SystemTime) -> SystemTime) {
         match value {
             serde_json::Value::Object(members) => members.values_mut().for_each(|it| walk(it, to)),
@@ -398,10 +398,10 @@ fn moved(record: &Record, to: impl Fn(SystemTime) -> SystemTime) -> Record {
 }
 
 /// One process: its session, its client, and its way to the store.
-pub struct Process {
+pub struct Process<S = Common> {
     pub session: Session,
     pub client: Client,
-    pub store: Common,
+    pub store: S,
 }
 
 impl Process {
@@ -423,7 +423,9 @@ impl Process {
             store,
         }
     }
+}
 
+impl<S> Process<S> {
     pub async fn get(&self) -> Answer {
         self.client.get().await.unwrap()
     }

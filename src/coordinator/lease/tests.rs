@@ -109,11 +109,13 @@ fn what_is_restored_is_newer_than_both_and_keeps_whose_turn_it_is() {
 }
 
 #[test]
-fn the_first_login_of_a_store_has_the_epoch_that_it_is_given() {
+fn a_login_has_the_epoch_that_it_is_given_or_the_next_one() {
     let first = login(&Record::empty(), 0, &pair(1), 1234).unwrap();
     assert_eq!((first.version, first.epoch), (1, 1234));
     let second = login(&first, 1234, &pair(2), 5678).unwrap();
-    assert_eq!((second.version, second.epoch), (2, 1235));
+    assert_eq!((second.version, second.epoch), (2, 5678));
+    let third = login(&second, 5678, &pair(3), 5678).unwrap();
+    assert_eq!((third.version, third.epoch), (3, 5679));
 }
 
 #[test]
