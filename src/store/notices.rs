@@ -112,7 +112,7 @@ impl Notices {
     pub(super) fn subject(self: &Arc<Self>, key: &str) -> Subject {
         let mut inner = self.lock();
         let known = inner.heard.get(key).and_then(Weak::upgrade);
-        let heard = known.unwrap_or_default();
+        let heard = known.unwrap_or_else(|| Arc::new(watch::Sender::new(0)));
         inner.heard.insert(key.to_owned(), Arc::downgrade(&heard));
         drop(inner);
         Subject {
