@@ -293,7 +293,7 @@ async fn what_can_not_be_a_store_is_refused_at_once_and_no_password_is_shown() {
     let (file, me) = (world.file(), world.url(ME));
     let file = file.to_str().expect("a readable path");
     let named = ["--session", "it", "--tokens", file];
-    let wrong: [(&str, &[&str], &str); 12] = [
+    let wrong: [(&str, &[&str], &str); 14] = [
         ("postgres:", &named, "no URL of PostgreSQL"),
         (
             "postgres:mysql://me:s3cret@host/it",
@@ -318,6 +318,13 @@ async fn what_can_not_be_a_store_is_refused_at_once_and_no_password_is_shown() {
         ),
         ("redis:s3cret@host", &named, "no URL of Redis"),
         ("rediss://:s3cret@host", &named, "no TLS"),
+        // What is not encrypted stays on this machine.
+        ("redis://:s3cret@host", &named, "SESSION_SECRET"),
+        (
+            "postgres://me:s3cret@127.0.0.1,host/it",
+            &named,
+            "SESSION_SECRET",
+        ),
         (
             "mysql://me:s3cret@host/it",
             &named,

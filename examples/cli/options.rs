@@ -197,6 +197,12 @@ fn place(tokens: Option<PathBuf>, line: &LastLine, deadline: Duration) -> Result
             let name = format!("the session {session:?} in {database}");
             let secret = env::var(SESSION_VARIABLE).ok();
             let secret = secret.filter(|secret| !secret.is_empty());
+            if secret.is_none() && !database.is_local() {
+                return Err(format!(
+                    "--store: without TLS, everybody on the way to {database} could read the tokens: set \
+                     the environment variable {SESSION_VARIABLE}, which encrypts them"
+                ));
+            }
             let store = Store::open(database, session, secret.as_deref());
             Ok(Place::Shared(Box::new(Shared {
                 store: store.map_err(|error| format!("{SESSION_VARIABLE}: {error}"))?,

@@ -36,12 +36,12 @@ impl Shared {
             return self.in_time(self.store.log_in(&tokens)).await;
         }
         for _ in 0..TRIES {
-            let (record, _) = self.in_time(self.store.read()).await?;
-            if needs_no_login || self.is_usable(&record)? {
+            let found = self.in_time(self.store.read()).await?;
+            if needs_no_login || self.is_usable(&found.0)? {
                 return Ok(());
             }
             let tokens = self.read_file()?;
-            let seeded = self.store.log_in_after(&record, &tokens);
+            let seeded = self.store.log_in_after(&found, &tokens);
             if self.in_time(seeded).await? == Swap::Done {
                 let file = self.seed.as_ref().map(|file| file.display().to_string());
                 words::say(&format!(

@@ -122,4 +122,8 @@ impl SharedTokenStore for InTurn {
         place.leave().await;
         lock
     }
+
+    fn can_lose(&self) -> bool {
+        self.store.can_lose()
+    }
 }

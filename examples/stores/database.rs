@@ -1,6 +1,6 @@
 //! A database as the command line names it.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use redis::{Client, ConnectionAddr};
 use tokio_postgres::config::{Config, Host, SslMode};
@@ -36,6 +36,35 @@ impl Database {
             false => redis(url),
         })
     }
+}
+
+impl Database {
+    /// Nobody but this machine sees what is sent there.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Postgres(config) => {
+                let is_local = |host: &Host| match host {
+                    Host::Tcp(host) => is_loopback(host),
+                    #[cfg(unix)]
+                    Host::Unix(_) => true,
+                };
+                match config.get_hostaddrs() {
+                    [] => config.get_hosts().iter().all(is_local),
+                    addresses => addresses.iter().all(IpAddr::is_loopback),
+                }
+            }
+            Self::Redis(client) => match client.get_connection_info().addr() {
+                ConnectionAddr::Tcp(host, _) => is_loopback(host),
+                ConnectionAddr::Unix(_) => true,
+                _ => false,
+            },
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn postgres(url: &str) -> Result<Database, String> {

@@ -8,8 +8,7 @@ mod database;
 
 use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_postgres::NoTls;
 use tower_token_refresh::{
     BoxError, ConfigError, FileStore, PostgresStore, Record, RedisStore, SharedTokenStore,
@@ -69,7 +68,7 @@ impl Store {
             return store.save(tokens).await;
         }
         for _ in 0..TRIES {
-            let (before, _) = self.read().await?;
+            let before = self.read().await?;
             if self.log_in_after(&before, tokens).await? == Swap::Done {
                 return Ok(());
             }
@@ -77,9 +76,14 @@ impl Store {
         Err("the record changes all the time".into())
     }
 
-    /// The same, unless something was stored since `before` was read.
-    pub async fn log_in_after(&self, before: &Record, tokens: &TokenSet) -> Result<Swap, BoxError> {
-        self.swap(before.version(), &login(before, tokens)?).await
+    /// The same, unless something was stored since this was read.
+    pub async fn log_in_after(
+        &self,
+        (before, now): &(Record, SystemTime),
+        tokens: &TokenSet,
+    ) -> Result<Swap, BoxError> {
+        let login = before.with_login(tokens.clone(), *now)?;
+        self.swap(before.version(), &login).await
     }
 }
 
@@ -115,45 +119,20 @@ impl SharedTokenStore for Store {
             Self::Redis(store) => store.lock(limit).await,
         }
     }
+
+    fn can_lose(&self) -> bool {
+        match self {
+            Self::File(store) => store.can_lose(),
+            Self::Postgres(store) => store.can_lose(),
+            Self::Redis(store) => store.can_lose(),
+        }
+    }
 }
 
 /// The login is over, and its tokens are gone: that is not the same as a store without a record.
 pub fn is_ended(record: &Record) -> bool {
     let members = members(record).unwrap_or_default();
     members["logged_out"] == true
-}
-
-/// The record that a login makes of this one, in the form that `Record::to_json` documents.
-fn login(before: &Record, tokens: &TokenSet) -> Result<Record, BoxError> {
-    let epoch = members(before)?["epoch"].as_u64().unwrap_or_default();
-    let mut record = json!({
-        "format": 1,
-        "version": before.version() + 1,
-        "epoch": epoch + 1,
-        "access_token": tokens.access_token().expose(),
-        "identity_members": tokens.identity().keys().collect::<Vec<_>>(),
-    });
-    for (name, value) in tokens.identity() {
-        record[name] = value.clone();
-    }
-    if let Some(refresh) = tokens.refresh_token() {
-        record["refresh_token"] = refresh.expose().into();
-    }
-    record["obtained_at"] = written(tokens.obtained_at())?;
-    if let Some(time) = tokens.expires_at() {
-        record["expires_at"] = written(time)?;
-    }
-    if let Some(doubt) = tokens.in_doubt() {
-        record["in_doubt"] = json!({ "since": written(doubt.since)?, "tries": doubt.tries });
-        if let Some(time) = doubt.sent_at {
-            record["in_doubt"]["sent_at"] = written(time)?;
-        }
-    }
-    Record::from_json(record.to_string().as_bytes())
-}
-
-fn written(time: SystemTime) -> Result<Value, BoxError> {
-    Ok(Timestamp::try_from(time)?.to_string().into())
 }
 
 fn members(record: &Record) -> Result<Value, BoxError> {

@@ -28,11 +28,11 @@ use crate::error::RefreshError;
 use crate::store::Claim;
 use crate::store::DynSharedTokenStore;
 use crate::store::DynTokenStore;
-use crate::store::LARGEST;
 use crate::store::Record;
 use crate::store::StoreLock;
 use crate::store::Swap;
 use crate::store::Turn;
+use crate::store::epoch_at;
 use crate::time::Now;
 use crate::time::Skew;
 use crate::time::timeout;
@@ -328,7 +328,11 @@ impl Coordinator {
                 self.change(store, |found, now| {
                     let epoch = *replaces.get_or_insert(found.epoch);
                     let skew = self.with(|inner, _| inner.peers.skew);
-                    let least = if loses { milliseconds(skew.to_theirs(now)) } else { 1 };
+                    let least = if loses {
+                        epoch_at(skew.to_theirs(now))
+                    } else {
+                        1
+                    };
                     lease::login(found, epoch, &tokens, least)
                 })
                 .await
@@ -592,18 +596,6 @@ async fn watch(store: SharedStore, task: Watching) {
             let _: Option<()> = timeout(PAUSE, std::future::pending()).await;
         }
     }
-}
-
-/// By the store's clock, for a login in one that may have lost some, or all it had: no epoch of before is
-/// as high.
-fn milliseconds(now: SystemTime) -> u64 {
-    let since = now.duration_since(SystemTime::UNIX_EPOCH);
-    let since = since.map(|since| u64::try_from(since.as_millis()));
-    since
-        .ok()
-        .and_then(Result::ok)
-        .unwrap_or(1)
-        .clamp(1, LARGEST / 2)
 }
 
 /// How many attempts in a row have lost their answer.

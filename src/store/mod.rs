@@ -29,6 +29,7 @@ pub(crate) use record::LARGEST;
 pub use record::Record;
 pub use record::StoreLock;
 pub(crate) use record::Turn;
+pub(crate) use record::epoch_at;
 #[cfg(feature = "redis")]
 pub use redis::RedisStore;
 pub(crate) use shared::DynSharedTokenStore;

@@ -91,6 +91,51 @@ impl Record {
     pub fn tokens(&self) -> Option<&TokenSet> {
         self.tokens.as_ref()
     }
+
+    /// The record of a new login with these tokens, to take the place of this one: for a program that
+    /// hands a login over to those who use it, and has no session of its own.
+    ///
+    /// [`swap`](crate::SharedTokenStore::swap) it against the version of this one, which says whether
+    /// somebody was faster; `now` is what the store has told with it. Where a session is at hand,
+    /// [`Session::login`](crate::Session::login) does all that.
+    ///
+    /// ```
+    /// use tower_token_refresh::{BoxError, SharedTokenStore, Swap, TokenSet};
+    ///
+    /// /// Unless somebody is, or was, logged in there.
+    /// async fn seed(store: &impl SharedTokenStore, tokens: TokenSet) -> Result<bool, BoxError> {
+    ///     let (empty, now) = store.read().await?;
+    ///     if empty.version() > 0 {
+    ///         return Ok(false);
+    ///     }
+    ///     Ok(store.swap(0, &empty.with_login(tokens, now)?).await? == Swap::Done)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When a newer version of this crate has written this record.
+    pub fn with_login(&self, tokens: TokenSet, now: SystemTime) -> Result<Self, BoxError> {
+        if self.foreign {
+            return Err("a newer version of this crate has written the record".into());
+        }
+        Ok(Self {
+            version: self.version + 1,
+            epoch: epoch_at(now).max(self.epoch + 1),
+            tokens: Some(tokens),
+            turn: Turn::Free,
+            foreign: false,
+        })
+    }
+}
+
+/// The epoch of a login at this time, by the store's clock, in a store that may have lost another login: no
+/// two shall have the same.
+pub(crate) fn epoch_at(now: SystemTime) -> u64 {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    let since = since.map(|since| u64::try_from(since.as_millis()));
+    let since = since.ok().and_then(Result::ok);
+    since.unwrap_or(1).clamp(1, LARGEST / 2)
 }
 
 impl Record {
