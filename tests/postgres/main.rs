@@ -3,6 +3,8 @@
 
 #![cfg(unix)]
 
+#[path = "../support/plain.rs"]
+mod plain;
 #[path = "../../examples/servers/mod.rs"]
 mod servers;
 
