@@ -209,7 +209,13 @@ impl Tools {
     fn copy_cluster(&self, port: u16, data: &Path) -> Result<()> {
         let mut copy = self.command("pg_basebackup");
         let server = format!("postgres://{USER}@127.0.0.1:{port}/postgres");
-        copy.args(["--no-sync", "--checkpoint=fast", "--write-recovery-conf", "-d", &server]);
+        copy.args([
+            "--no-sync",
+            "--checkpoint=fast",
+            "--write-recovery-conf",
+            "-d",
+            &server,
+        ]);
         programs::run(copy.arg("-D").arg(data), [])?;
         Ok(())
     }

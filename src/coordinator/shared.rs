@@ -331,7 +331,11 @@ impl Coordinator {
                 self.change(store, |found, now| {
                     let epoch = *replaces.get_or_insert(found.epoch);
                     let skew = self.with(|inner, _| inner.peers.skew);
-                    let least = if loses { milliseconds(skew.to_theirs(now)) } else { 1 };
+                    let least = if loses {
+                        milliseconds(skew.to_theirs(now))
+                    } else {
+                        1
+                    };
                     lease::login(found, epoch, &tokens, least)
                 })
                 .await

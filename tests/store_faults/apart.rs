@@ -1,9 +1,11 @@
 //! One process reaches the server, and the other one does not.
 
+use http::StatusCode;
 use tower_token_refresh::SessionStatus;
 
+use crate::faults::Case;
 use crate::faults::Fault;
-use crate::faults::both;
+use crate::faults::each;
 use crate::kind::Server;
 use crate::scene::Scene;
 use crate::scene::access;
@@ -16,9 +18,9 @@ use crate::scene::ok;
 // shows DESIGN section 7: the one that reissues is taken for dead, and its answer counts when it is back.
 #[tokio::test]
 async fn the_one_that_reissues_is_cut_off_and_back_before_its_refresh_token_is_presented_again() {
-    both(async |kind| {
+    each(async |server: Server| {
         for fault in [Fault::CutOff, Fault::Unheard, Fault::Unanswered] {
-            let server = Server::start(kind).await;
+            let _case = Case::new(&server, fault);
             let scene = Scene::new(&server, 2).await;
             let [first, second] = scene.two();
             scene.world.expire();
@@ -34,10 +36,12 @@ async fn the_one_that_reissues_is_cut_off_and_back_before_its_refresh_token_is_p
             // It has its answer, and nobody else can know of it.
             scene.world.release_reissues();
             let answer = in_time(request).await.unwrap();
-            assert_eq!(answer.status, 200, "{:?}", answer.why);
+            assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.why);
             let newest = in_time(first.session.token()).await.unwrap();
             fault.end(&scene).await;
-            scene.until(|record| access(record) == Some(newest.expose())).await;
+            scene
+                .until(|record| access(record) == Some(newest.expose()))
+                .await;
             scene.goes_on().await;
             assert!(!second.session.status().is_in_doubt());
             scene.has_reissued(1);
@@ -51,9 +55,9 @@ async fn the_one_that_reissues_is_cut_off_and_back_before_its_refresh_token_is_p
 // shows P1, B7: who can't reach the store reissues nothing, and adopts when it is back.
 #[tokio::test]
 async fn the_other_one_reissues_for_the_one_that_is_cut_off() {
-    both(async |kind| {
+    each(async |server: Server| {
         for fault in [Fault::CutOff, Fault::Unheard, Fault::Unanswered] {
-            let server = Server::start(kind).await;
+            let _case = Case::new(&server, fault);
             let scene = Scene::new(&server, 2).await;
             let [first, second] = scene.two();
             fault.begin(&scene).await;
@@ -75,8 +79,7 @@ async fn the_other_one_reissues_for_the_one_that_is_cut_off() {
 // The limit of what can be done (DESIGN section 7): it stays away for longer than claim and quarantine.
 #[tokio::test]
 async fn one_that_stays_away_with_the_newest_pair_has_its_refresh_token_presented_again() {
-    both(async |kind| {
-        let server = Server::start(kind).await;
+    each(async |server: Server| {
         let scene = Scene::new(&server, 2).await;
         let [first, second] = scene.two();
         scene.world.expire();
@@ -85,7 +88,7 @@ async fn one_that_stays_away_with_the_newest_pair_has_its_refresh_token_presente
         in_time(scene.world.until(|counts| counts.reissues == 1)).await;
         Fault::CutOff.begin(&scene).await;
         scene.world.release_reissues();
-        assert_eq!(in_time(request).await.unwrap().status, 200);
+        assert_eq!(in_time(request).await.unwrap().status, StatusCode::OK);
         in_time(async {
             while second.session.status().is_logged_in() {
                 second.get().await;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::faults::both;
+use http::StatusCode;
+
+use crate::faults::each;
 use crate::kind::Server;
 use crate::scene::Scene;
 use crate::scene::in_time;
@@ -10,6 +12,7 @@ use crate::scene::is_served;
 use crate::scene::ok;
 use crate::support::Script;
 
+/// Processes on a machine with the right time, on one that is fast and on one that is slow.
 async fn skewed(server: &Server) -> Scene {
     let mut scene = Scene::empty(server, 0).await;
     scene.tune = |builder| builder.refresh_ahead(Duration::from_secs(30));
@@ -22,11 +25,13 @@ async fn skewed(server: &Server) -> Scene {
 
 // shows B108 between machines
 #[tokio::test]
-async fn none_takes_a_fresh_token_for_an_expired_one() {
-    both(async |kind| {
-        let scene = skewed(&Server::start(kind).await).await;
+async fn no_machine_takes_a_fresh_token_for_an_expired_one() {
+    each(async |server: Server| {
+        let scene = skewed(&server).await;
         for (round, process) in scene.processes.iter().enumerate() {
-            scene.world.script(Script::ExpiresIn(Duration::from_secs(600)));
+            scene
+                .world
+                .script(Script::ExpiresIn(Duration::from_secs(600)));
             scene.world.expire();
             ok(process).await;
             scene.goes_on().await;
@@ -41,9 +46,9 @@ async fn none_takes_a_fresh_token_for_an_expired_one() {
 
 // shows B135 between machines
 #[tokio::test]
-async fn none_takes_another_for_dead_that_is_waiting_for_the_issuer() {
-    both(async |kind| {
-        let scene = skewed(&Server::start(kind).await).await;
+async fn no_machine_takes_another_for_dead_that_waits_for_the_issuer() {
+    each(async |server: Server| {
+        let scene = skewed(&server).await;
         for (round, process) in scene.processes.iter().enumerate() {
             scene.world.expire();
             scene.world.hold_reissues();
@@ -55,7 +60,7 @@ async fn none_takes_another_for_dead_that_is_waiting_for_the_issuer() {
             assert!(scene.record().await.tokens().unwrap().in_doubt().is_none());
             scene.world.release_reissues();
             for answer in others.into_iter().chain([first]) {
-                assert_eq!(in_time(answer).await.unwrap().status, 200);
+                assert_eq!(in_time(answer).await.unwrap().status, StatusCode::OK);
             }
             scene.has_reissued(round + 1);
         }

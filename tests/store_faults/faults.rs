@@ -1,5 +1,6 @@
 //! What happens to a server, or to the way to it.
 
+use std::fmt::Debug;
 use std::future::Future;
 
 use futures::future::join_all;
@@ -73,7 +74,28 @@ pub async fn both<F: Future<Output = ()>>(case: impl Fn(Kind) -> F) {
     join_all(Kind::ALL.map(case)).await;
 }
 
-/// The same, with a server of each.
-pub async fn each<F: Future<Output = ()>>(fault: Fault, case: impl Fn(Kind, Server, Fault) -> F) {
-    both(async |kind| case(kind, Server::start(kind).await, fault).await).await;
+/// Both kinds, with a server of the test's own.
+pub async fn each<F: Future<Output = ()>>(case: impl Fn(Server) -> F) {
+    both(async |kind| case(Server::start(kind).await).await).await;
+}
+
+/// Where a test is, for who wants to know what has failed there.
+pub struct Case(String);
+
+impl Case {
+    pub fn new(server: &Server, what: impl Debug) -> Self {
+        let kind = match server {
+            Server::Postgres(_) => Kind::Postgres,
+            Server::Redis(_) => Kind::Redis,
+        };
+        Self(format!("{kind:?} {what:?}"))
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("at {}", self.0);
+        }
+    }
 }

@@ -4,8 +4,9 @@ use http::StatusCode;
 use tower_token_refresh::EndReason;
 use tower_token_refresh::SessionStatus;
 
+use crate::faults::Case;
 use crate::faults::Fault;
-use crate::faults::both;
+use crate::faults::each;
 use crate::kind::Server;
 use crate::scene::Scene;
 use crate::scene::access;
@@ -14,16 +15,17 @@ use crate::scene::in_time;
 use crate::scene::is_of;
 use crate::scene::is_served;
 use crate::support::log_in;
+use crate::support::refresh_error;
 use crate::way::Side;
 use crate::way::Step;
 
 // shows P8, P13: a login counts at once, from memory, and for the others as soon as the store has it.
 #[tokio::test]
-async fn a_fault_at_a_login() {
-    both(async |kind| {
-        let server = Server::start(kind).await;
+async fn a_login_counts_whatever_becomes_of_the_server() {
+    each(async |server: Server| {
         for fault in Fault::ALL {
             for side in [Side::Before, Side::After] {
+                let _case = Case::new(&server, (fault, side));
                 let scene = Scene::new(&server, 2).await;
                 let [first, second] = scene.two();
                 first.store.stop_at(Step::Login, side);
@@ -32,15 +34,17 @@ async fn a_fault_at_a_login() {
                 fault.begin(&scene).await;
                 first.store.go_on();
                 let told = in_time(login).await.unwrap();
-                assert!(told.as_ref().err().is_none_or(|why| why.is_not_saved()), "{told:?}");
+                assert!(
+                    told.as_ref().err().is_none_or(|why| why.is_not_saved()),
+                    "{told:?}"
+                );
                 if fault.is_of_all() {
-                    assert_eq!(told.is_ok(), side == Side::After, "{fault:?}");
+                    assert_eq!(told.is_ok(), side == Side::After);
                 }
                 is_served(first).await;
                 assert_eq!(get(first).await.user, "v");
                 assert_eq!(get(second).await.status, StatusCode::OK);
                 fault.end(&scene).await;
-                eprintln!("{kind:?} {fault:?} {side:?}");
                 is_of(second, "v").await;
                 scene.goes_on().await;
                 scene.has_reissued(0);
@@ -55,11 +59,11 @@ async fn a_fault_at_a_login() {
 
 // shows P7, P8
 #[tokio::test]
-async fn a_fault_at_a_logout() {
-    both(async |kind| {
-        let server = Server::start(kind).await;
+async fn a_logout_counts_whatever_becomes_of_the_server() {
+    each(async |server: Server| {
         for fault in Fault::ALL {
             for side in [Side::Before, Side::After] {
+                let _case = Case::new(&server, (fault, side));
                 let mut scene = Scene::new(&server, 2).await;
                 let [first, second] = scene.two();
                 first.store.stop_at(Step::Logout, side);
@@ -69,17 +73,22 @@ async fn a_fault_at_a_logout() {
                 fault.begin(&scene).await;
                 first.store.go_on();
                 let told = in_time(logout).await.unwrap();
-                assert!(told.as_ref().err().is_none_or(|why| why.is_store()), "{told:?}");
+                assert!(
+                    told.as_ref().err().is_none_or(|why| why.is_store()),
+                    "{told:?}"
+                );
                 let why = get(first).await.why.unwrap();
                 assert_eq!(why.end_reason(), Some(EndReason::LoggedOut));
                 if fault.is_of_all() {
-                    assert_eq!(told.is_ok(), side == Side::After, "{fault:?}");
+                    assert_eq!(told.is_ok(), side == Side::After);
                     is_served(second).await;
                 }
                 fault.end(&scene).await;
                 let is_out = |status: &SessionStatus| !status.is_logged_in();
                 in_time(second.until(is_out)).await;
-                scene.until(|it| it.version() > 0 && access(it).is_none()).await;
+                scene
+                    .until(|it| it.version() > 0 && access(it).is_none())
+                    .await;
                 let fresh = scene.start().await;
                 let why = in_time(fresh.session.token()).await.unwrap_err();
                 assert_eq!(why.end_reason(), Some(EndReason::LoggedOut));
@@ -92,10 +101,11 @@ async fn a_fault_at_a_logout() {
 
 // shows B7: "cannot say" is never "nobody is logged in".
 #[tokio::test]
-async fn a_process_that_starts_while_the_store_cannot_be_read() {
-    both(async |kind| {
-        let server = Server::start(kind).await;
+async fn a_process_that_starts_while_the_store_cannot_be_read_does_not_take_that_for_nobody_is_logged_in()
+ {
+    each(async |server: Server| {
         for fault in Fault::ALL {
+            let _case = Case::new(&server, fault);
             let scene = Scene::new(&server, 2).await;
             let user = scene.access().await;
             let mut fresh = Scene::of(&scene);
@@ -104,8 +114,8 @@ async fn a_process_that_starts_while_the_store_cannot_be_read() {
             let process = &fresh.processes[0];
             for _ in 0..2 {
                 let error = in_time(process.client.get()).await.unwrap_err();
-                let why = crate::support::refresh_error(&error);
-                assert!(why.is_store() && why.is_transient(), "{fault:?} {why:?}");
+                let why = refresh_error(&error);
+                assert!(why.is_store() && why.is_transient(), "{why:?}");
             }
             assert_eq!(process.session.status(), SessionStatus::Unloaded);
             assert!(in_time(process.session.refresh()).await.is_err());

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::faults::both;
+use futures::future::select_all;
+use http::StatusCode;
+
+use crate::faults::each;
 use crate::kind::Server;
 use crate::scene::Scene;
 use crate::scene::in_time;
@@ -13,8 +16,7 @@ const STORE_TIMEOUT: Duration = Duration::from_millis(250);
 // shows B135
 #[tokio::test]
 async fn a_claim_outlives_an_issuer_that_is_ten_times_slower() {
-    both(async |kind| {
-        let server = Server::start(kind).await;
+    each(async |server: Server| {
         let mut scene = Scene::empty(&server, 0).await;
         scene.tune = |builder| {
             let builder = builder.store_timeout(STORE_TIMEOUT);
@@ -31,11 +33,11 @@ async fn a_claim_outlives_an_issuer_that_is_ten_times_slower() {
         in_time(scene.world.until(|counts| counts.reissues == 1)).await;
         let renewed = scene.processes.iter();
         let renewed = renewed.map(|it| Box::pin(it.store.until_renewed(30)));
-        in_time(futures::future::select_all(renewed)).await;
+        in_time(select_all(renewed)).await;
         assert!(scene.record().await.tokens().unwrap().in_doubt().is_none());
         scene.world.release_reissues();
         for answer in requests {
-            assert_eq!(in_time(answer).await.unwrap().status, 200);
+            assert_eq!(in_time(answer).await.unwrap().status, StatusCode::OK);
         }
         scene.goes_on().await;
         scene.has_reissued(1);
