@@ -305,7 +305,10 @@ impl Coordinator {
             let epoch = inner.state.stamp().epoch;
             (inner.truth(), epoch, inner.revision, inner.peers.replaces)
         });
-        let is_login = matches!(truth, Truth::Login(_));
+        let login = match &truth {
+            Truth::Login(tokens) => Some(tokens.clone()),
+            _ => None,
+        };
         let is_commit = matches!(truth, Truth::Commit(..));
         let written = match truth {
             Truth::Commit(from, tokens) => {
@@ -360,10 +363,17 @@ impl Coordinator {
             }
             Ok(Change::Denied(Denied::ReadOnly, _)) => Err(read_only()),
             Ok(Change::Denied(_, found)) if is_commit && self.is_older(&found) => Err(older()),
+            // It was done when it was tried before, and the answer was lost.
+            Ok(Change::Denied(_, found))
+                if login.is_some() && lease::same_pair(found.tokens(), login.as_ref()) =>
+            {
+                self.told(Some(found), epoch, revision);
+                Ok(())
+            }
             Ok(Change::Denied(_, found)) => {
                 self.told(None, epoch, revision);
                 let replaced = self.take_in(found, epoch);
-                match replaced && is_login {
+                match replaced && login.is_some() {
                     true => Err(RefreshError::ended(EndReason::Replaced)),
                     false => Ok(()),
                 }

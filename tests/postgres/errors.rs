@@ -3,14 +3,13 @@
 use std::net::TcpListener;
 
 use serde_json::json;
-use sha2::Digest;
-use sha2::Sha256;
 use tokio_postgres::NoTls;
 use tokio_postgres::config::SslMode;
 use tower_token_refresh::PostgresStore;
 use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::Swap;
 
+use crate::plain::plain;
 use crate::scene::Database;
 use crate::scene::access_token;
 use crate::scene::config;
@@ -341,18 +340,6 @@ async fn what_was_not_done_because_of_others_is_tried_again() {
     // It is not done, that is certain.
     assert_eq!(swap(&store, 2).await.unwrap(), Swap::Conflict);
     assert_eq!(read(&store).await.unwrap().version(), 2);
-}
-
-/// How a record is written without a secret, so that one of a future version can be.
-fn plain(key: &str, version: u64, json: &str) -> String {
-    let hash = Sha256::new()
-        .chain_update(b"tower-token-refresh record\0")
-        .chain_update(key)
-        .chain_update(version.to_be_bytes())
-        .chain_update(json)
-        .finalize();
-    let hash: String = hash[..16].iter().map(|it| format!("{it:02x}")).collect();
-    format!("plain1 {hash} {json}")
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@
 
 #[path = "../support/proxy.rs"]
 mod proxy;
+#[path = "../support/plain.rs"]
+mod plain;
 #[path = "../../examples/servers/mod.rs"]
 mod servers;
 #[path = "../support/mod.rs"]

@@ -18,6 +18,9 @@ use crate::servers::Postgres;
 use crate::servers::Redis;
 use crate::servers::RedisOptions;
 
+/// Of PostgreSQL, with no more rights than a store needs.
+const USER: &str = "program";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Postgres,
@@ -40,10 +43,16 @@ impl Server {
     pub async fn start(kind: Kind) -> Self {
         match kind {
             Kind::Postgres => {
-                let started = blocking(Postgres::start).await;
-                let server = Self::Postgres(Arc::new(started));
-                server.make_table().await;
-                server
+                let server = blocking(|| {
+                    let server = Postgres::start()?;
+                    server.sql(&format!(
+                        "{}; CREATE ROLE {USER} LOGIN; \
+                         GRANT SELECT, INSERT, UPDATE ON token_refresh_sessions TO {USER}",
+                        postgres(&server.url(), "any").create_table_sql()
+                    ))?;
+                    Ok(server)
+                });
+                Self::Postgres(Arc::new(server.await))
             }
             Kind::Redis => Self::redis(RedisOptions::default()).await,
         }
@@ -52,13 +61,6 @@ impl Server {
     pub async fn redis(options: RedisOptions) -> Self {
         let started = blocking(|| Redis::start_with(options)).await;
         Self::Redis(Arc::new(started))
-    }
-
-    async fn make_table(&self) {
-        let Real::Postgres(store) = self.store(self.port(), "any") else {
-            return;
-        };
-        store.create_table().await.unwrap();
     }
 
     /// One that has what the server has, and follows it over this port, without having it wait.
@@ -115,8 +117,8 @@ impl Server {
         let url = url.replace(&own, &format!(":{port}/"));
         match self {
             Self::Postgres(_) => {
-                let config = url.parse().unwrap();
-                Real::Postgres(PostgresStore::new(config, NoTls, session))
+                let url = url.replace("//postgres", &format!("//{USER}"));
+                Real::Postgres(postgres(&url, session))
             }
             Self::Redis(_) => Real::Redis(RedisStore::new(Client::open(url).unwrap(), session)),
         }
@@ -148,6 +150,10 @@ impl Server {
             Self::Redis(server) => blocking(move || redis(&server)).await,
         }
     }
+}
+
+fn postgres(url: &str, session: &str) -> PostgresStore {
+    PostgresStore::new(url.parse().unwrap(), NoTls, session)
 }
 
 /// What takes its time, while the sessions go on.

@@ -4,6 +4,8 @@
 
 #![cfg(unix)]
 
+#[path = "../support/plain.rs"]
+mod plain;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../../examples/servers/mod.rs"]
@@ -13,8 +15,14 @@ mod shared;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod apart;
+mod clocks;
+mod faults;
 mod kind;
+mod logins;
 mod losses;
 mod scene;
+mod slow;
 mod steps;
 mod way;
+mod wrong;

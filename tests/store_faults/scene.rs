@@ -42,6 +42,8 @@ pub struct Scene {
     pub store: Real,
     pub processes: Vec<Process>,
     pub proxies: Vec<Proxy>,
+    /// How the sessions are built that are started from now on.
+    pub tune: fn(SessionBuilder) -> SessionBuilder,
     session: String,
     /// Reissues of processes that had no claim in the store.
     unclaimed: Arc<AtomicUsize>,
@@ -63,6 +65,7 @@ impl Scene {
             server: server.clone(),
             processes: Vec::new(),
             proxies: Vec::new(),
+            tune: |builder| builder,
             session,
             unclaimed: Arc::default(),
         };
@@ -70,6 +73,20 @@ impl Scene {
             scene.start().await;
         }
         scene
+    }
+
+    /// Other processes of the same login.
+    pub fn of(other: &Self) -> Self {
+        Self {
+            world: other.world.clone(),
+            server: other.server.clone(),
+            store: other.store.clone(),
+            processes: Vec::new(),
+            proxies: Vec::new(),
+            tune: other.tune,
+            session: other.session.clone(),
+            unclaimed: other.unclaimed.clone(),
+        }
     }
 
     /// One more process.
@@ -82,7 +99,7 @@ impl Scene {
         let store = self.server.store(proxy.address.port(), &self.session);
         self.proxies.push(proxy);
         let store = Way::to(options(store));
-        let session = self.builder(&store).build().unwrap();
+        let session = (self.tune)(self.builder(&store)).build().unwrap();
         self.processes.push(Process {
             client: self.world.client(&session),
             session,
@@ -143,6 +160,11 @@ impl Scene {
             }
         })
         .await
+    }
+
+    /// The two processes of most tests.
+    pub fn two(&self) -> [&Process; 2] {
+        [&self.processes[0], &self.processes[1]]
     }
 
     pub async fn access(&self) -> Option<String> {
@@ -240,6 +262,16 @@ pub async fn ok(process: &Process) {
 pub fn is_told_why(answer: &Answer) {
     let why = answer.why.as_ref().expect("it says why");
     assert!(!why.is_session_ended(), "{why:?}");
+}
+
+/// Its requests are those of this user, as soon as it can be.
+pub async fn is_of(process: &Process, user: &str) {
+    in_time(async {
+        while process.get().await.user != user {
+            let _ = process.store.store.read().await;
+        }
+    })
+    .await;
 }
 
 /// A valid token is used, whatever becomes of the store.

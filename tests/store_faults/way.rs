@@ -54,7 +54,7 @@ struct State {
     seen: Mutex<Value>,
     /// How its claims are signed.
     owner: Mutex<Option<String>>,
-    reads: watch::Sender<usize>,
+    renewals: watch::Sender<usize>,
     /// The clock of its machine, against that of all others.
     fast: Mutex<i64>,
 }
@@ -66,7 +66,7 @@ impl Way {
             is_open: watch::Sender::new(true),
             seen: Mutex::default(),
             owner: Mutex::default(),
-            reads: watch::Sender::new(0),
+            renewals: watch::Sender::new(0),
             fast: Mutex::default(),
         };
         Self {
@@ -95,11 +95,10 @@ impl Way {
         *self.state.fast.lock().unwrap() = seconds;
     }
 
-    /// Waits until it has read so often from now on.
-    pub async fn until_read(&self, times: usize) {
-        let mut reads = self.state.reads.subscribe();
-        let wanted = *reads.borrow_and_update() + times;
-        reads.wait_for(|reads| *reads >= wanted).await.unwrap();
+    /// Waits until it has renewed its claims so often.
+    pub async fn until_renewed(&self, times: usize) {
+        let mut renewals = self.state.renewals.subscribe();
+        renewals.wait_for(|all| *all >= times).await.unwrap();
     }
 
     /// Is a claim of this process what it has seen last in the store?
@@ -164,7 +163,6 @@ impl SharedTokenStore for Way {
     async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
         self.pass(Step::Read, Side::Before).await;
         let read = self.store.read().await;
-        self.state.reads.send_modify(|reads| *reads += 1);
         if let Ok((record, _)) = &read {
             self.see(record);
         }
@@ -185,6 +183,8 @@ impl SharedTokenStore for Way {
         let swapped = self.store.swap(version, &record).await;
         if matches!(swapped, Ok(Swap::Done)) {
             self.see(&record);
+            let renewed = usize::from(step == Step::Renewal);
+            self.state.renewals.send_modify(|all| *all += renewed);
         }
         self.pass(step, Side::After).await;
         swapped
