@@ -173,11 +173,13 @@ impl Notices {
 
 impl Subject {
     /// Do notifications arrive?
+    #[cfg(feature = "postgres")]
     pub(super) fn is_hearing(&self) -> bool {
         self.notices.hearing.borrow().is_some()
     }
 
     /// The record of another key.
+    #[cfg(feature = "postgres")]
     pub(super) fn other(&self, key: &str) -> Self {
         self.notices.subject(key)
     }

@@ -138,6 +138,27 @@ async fn a_swap_that_is_dropped_unanswered_makes_the_next_call_connect_anew() {
     }
 }
 
+// It was given up by another one already, and the new one is somebody else's.
+#[tokio::test]
+async fn a_call_that_is_dropped_late_leaves_the_new_connection_alone() {
+    let scene = Scene::new().await;
+    scene.proxy.set(UNANSWERED);
+    let mut early = Box::pin(scene.store.read());
+    let asked = async {
+        tokio::select! {
+            read = &mut early => panic!("{read:?}"),
+            () = scene.proxy.until_answered() => {}
+        }
+    };
+    timeout(HANG, asked).await.expect("it hangs");
+    scene.drop_swap(scene.proxy.until_answered()).await;
+    assert_eq!(version(&scene.store).await, 2);
+    let connections = scene.proxy.count();
+    drop(early);
+    assert_eq!(version(&scene.store).await, 2);
+    assert_eq!(scene.proxy.count(), connections);
+}
+
 // As the contract says: once, and only if the version is still right.
 #[tokio::test]
 async fn a_swap_that_was_dropped_may_come_late_and_takes_no_newer_records_place() {

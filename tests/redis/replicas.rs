@@ -329,6 +329,24 @@ async fn with_waiting_a_failover_loses_nothing_that_was_said_to_be_done() {
     is_short(read(&store).await.unwrap_err());
 }
 
+// After a failover, the connections that there are may lead to what is a replica now.
+#[tokio::test]
+async fn a_connection_to_a_replica_is_given_up_for_one_to_the_primary() {
+    let pair = Pair::new().await;
+    let store = pair.plain();
+    done(&store, 0).await;
+    pair.caught_up().await;
+    pair.proxy.lead_to(pair.replica.port());
+    pair.proxy.cut();
+    for _ in 0..2 {
+        let error = read(&store).await.unwrap_err().to_string();
+        assert!(error.contains("(READONLY)"), "{error}");
+    }
+    pair.proxy.lead_to(pair.primary.port());
+    assert_eq!(version(&store).await, 1);
+    done(&store, 1).await;
+}
+
 // An answer of the old primary is not confirmed by the new one, which never got the write.
 #[tokio::test]
 async fn what_one_server_has_written_another_one_does_not_confirm() {

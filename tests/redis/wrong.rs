@@ -216,10 +216,10 @@ async fn a_user_with_the_rights_to_the_channel_tells_and_hears_of_changes() {
     ear.subscribe(&channel).await.unwrap();
     let mut told = ear.into_on_message();
     done(&store, 0).await;
-    let told = timeout(HANG, told.next()).await.expect("it hangs").unwrap();
+    let first = timeout(HANG, told.next()).await.expect("it hangs").unwrap();
     let key = place.key().await;
     let key = key.rsplit(':').next().unwrap();
-    assert_eq!(told.get_payload::<String>().unwrap(), format!("{key} 1"));
+    assert_eq!(first.get_payload::<String>().unwrap(), format!("{key} 1"));
     // It waits, and so it listens: to the changes, and to what it tells itself.
     let waits = tokio::spawn({
         let store = store.clone();
@@ -240,6 +240,19 @@ async fn a_user_with_the_rights_to_the_channel_tells_and_hears_of_changes() {
         }
     };
     timeout(HANG, all).await.expect("it listens");
+    // The swap has told of itself, and it tells itself something: that is nobody else's business.
+    let echoed = async {
+        loop {
+            let stats: String = ask(&mut admin, &["INFO", "commandstats"]).await;
+            if !stats.contains("cmdstat_publish:calls=1,") {
+                return;
+            }
+        }
+    };
+    timeout(HANG, echoed).await.expect("it tells itself");
+    let _: u64 = ask(&mut admin, &["PUBLISH", &channel, "the next one"]).await;
+    let next = timeout(HANG, told.next()).await.expect("it hangs").unwrap();
+    assert_eq!(next.get_payload::<String>().unwrap(), "the next one");
     waits.abort();
 }
 

@@ -302,8 +302,9 @@ impl RedisStore {
     fn record(&self, found: Found) -> Result<(Record, SystemTime), BoxError> {
         let (version, text, fields, seconds, micros) = found;
         let text = text.map(Zeroizing::new);
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let now = now + Duration::from_micros(micros.into());
+        let now = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros.into()));
+        let now = SystemTime::UNIX_EPOCH.checked_add(now);
+        let now = now.ok_or_else(|| Fault::new("the clock of Redis tells no time"))?;
         let record = match (version, text) {
             (None, None) if fields == 0 => Record::empty(),
             (Some(version), Some(text)) => {
