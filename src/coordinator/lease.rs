@@ -56,7 +56,8 @@ pub(super) enum News {
 /// Is `found` from before `known`? A later login comes after whatever was known of another, for a store
 /// that has lost its records counts their versions anew.
 pub(super) fn is_before(found: &Record, known: &Record) -> bool {
-    (found.epoch, found.version) < (known.epoch, known.version)
+    let order = |record: &Record| (record.epoch, record.reissues, record.version);
+    order(found) < order(known)
 }
 
 /// Compares what is found with what was known.
@@ -128,6 +129,33 @@ pub(super) fn renew(found: &Record, claim: &Claim, now: SystemTime, span: Durati
     let turn = Turn::Sent(Claim {
         deadline: now + span,
         ..claim
+    });
+    Ok(Record {
+        turn,
+        ..next(found)
+    })
+}
+
+/// The store has lost the claim of an owner that is still at it, and nobody has said since that the owner is
+/// gone: it is as it was.
+pub(super) fn claim_again(
+    found: &Record,
+    known: &Record,
+    claim: &Claim,
+    now: SystemTime,
+    span: Duration,
+) -> Changed {
+    check_format(found)?;
+    let tries = |record: &Record| Some(record.tokens.as_ref()?.in_doubt()?.tries);
+    let is_same = found.epoch == known.epoch
+        && same_pair(found.tokens.as_ref(), known.tokens.as_ref())
+        && tries(found) == tries(known);
+    if !is_same || found.turn != Turn::Free {
+        return Err(Denied::Superseded);
+    }
+    let turn = Turn::Sent(Claim {
+        deadline: now + span,
+        ..*claim
     });
     Ok(Record {
         turn,
@@ -226,6 +254,7 @@ pub(super) fn commit(found: &Record, from: &Record, tokens: &TokenSet) -> Change
         return Err(Denied::Superseded);
     }
     Ok(Record {
+        reissues: found.reissues + 1,
         tokens: Some(tokens.clone()),
         turn: Turn::Free,
         ..next(found)
@@ -241,6 +270,7 @@ pub(super) fn login(found: &Record, epoch: u64, tokens: &TokenSet, least: u64) -
     }
     Ok(Record {
         epoch: least.max(found.epoch + 1),
+        reissues: 0,
         tokens: Some(tokens.clone()),
         turn: Turn::Free,
         ..next(found)
@@ -249,26 +279,27 @@ pub(super) fn login(found: &Record, epoch: u64, tokens: &TokenSet, least: u64) -
 
 /// The login of this record is over, unless somebody has stored other tokens for it: what stays is a
 /// tombstone.
-pub(super) fn end(found: &Record, from: &Record, reason: EndReason) -> Changed {
+pub(super) fn end(found: &Record, from: &Record, reason: EndReason, least: u64) -> Changed {
     check_format(found)?;
     if !same_pair(found.tokens.as_ref(), from.tokens.as_ref()) {
         return Err(Denied::Superseded);
     }
-    bury(found, from.epoch, reason)
+    bury(found, from.epoch, reason, least)
 }
 
 /// The user logs out of the login with this epoch, whichever tokens it has by now.
-pub(super) fn log_out(found: &Record, epoch: u64) -> Changed {
+pub(super) fn log_out(found: &Record, epoch: u64, least: u64) -> Changed {
     check_format(found)?;
-    bury(found, epoch, EndReason::LoggedOut)
+    bury(found, epoch, EndReason::LoggedOut, least)
 }
 
-fn bury(found: &Record, epoch: u64, reason: EndReason) -> Changed {
+fn bury(found: &Record, epoch: u64, reason: EndReason, least: u64) -> Changed {
     if found.epoch != epoch || found.tokens.is_none() {
         return Err(Denied::Superseded);
     }
     Ok(Record {
-        epoch: found.epoch + 1,
+        epoch: least.max(found.epoch + 1),
+        reissues: 0,
         tokens: None,
         turn: Turn::Ended(reason),
         ..next(found)
@@ -287,13 +318,13 @@ pub(super) fn restore(found: &Record, known: &Record) -> Changed {
 }
 
 /// A reissuer that needs no login begins anew after an end.
-pub(super) fn reopen(found: &Record) -> Changed {
+pub(super) fn reopen(found: &Record, least: u64) -> Changed {
     check_format(found)?;
     if !matches!(found.turn, Turn::Ended(_)) {
         return Err(Denied::Superseded);
     }
     Ok(Record {
-        epoch: found.epoch + 1,
+        epoch: least.max(found.epoch + 1),
         turn: Turn::Free,
         ..next(found)
     })

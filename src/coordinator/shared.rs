@@ -109,8 +109,9 @@ impl Peers {
 
     /// Memory is in line with this record, in the login of this epoch.
     fn know(&mut self, record: Record, epoch: u64) {
-        let is_less = |(known, _): &(Record, u64)| {
-            lease::is_before(&record, known) || lease::is_half_of(&record, known)
+        // Whoever has read it before a login was taken over speaks of the login before that.
+        let is_less = |(known, its): &(Record, u64)| {
+            *its > epoch || lease::is_before(&record, known) || lease::is_half_of(&record, known)
         };
         if !self.known.as_ref().is_some_and(is_less) {
             self.replaces = None;
@@ -128,13 +129,7 @@ impl Peers {
 impl Inner {
     /// What this record says that memory does not.
     pub(super) fn news(&self, found: &Record) -> News {
-        match lease::news(&self.peers.known(), found) {
-            // Whoever has written it back has missed what became of it.
-            News::Tokens(tokens) if tokens.refresh_token().is_some_and(|it| self.is_spent(it)) => {
-                News::Older
-            }
-            news => news,
-        }
+        lease::news(&self.peers.known(), found)
     }
 
     /// Memory was in line with this record in the login of this epoch. A login that came since must
@@ -204,14 +199,16 @@ impl Coordinator {
             let Some(Ok(restored)) = lost.map(|known| lease::restore(&found, &known)) else {
                 return Ok((found, now));
             };
-            tracing::warn!("the token store has lost what was stored: it is written back");
-            let swapped = self.swap_once(store, found.version, &restored).await;
-            if matches!(swapped, Some(Ok(Swap::Done))) {
-                return Ok((restored, now));
-            }
-            if !matches!(swapped, Some(Ok(Swap::Conflict))) {
-                // It can be read, so that this is told.
-                return Ok((found, now));
+            match self.swap_once(store, found.version, &restored).await {
+                Some(Ok(Swap::Done)) => {
+                    tracing::warn!("the token store has lost what was stored: it was written back");
+                    return Ok((restored, now));
+                }
+                // It was older than what has been stored meanwhile, or somebody else was faster.
+                Some(Ok(Swap::Conflict)) => {}
+                // What is there must not be taken for what was: a login would take its place.
+                Some(Err(error)) => return Err(error),
+                None => return Err(super::storage::no_answer()),
             }
         }
         Err(too_fast())
@@ -287,6 +284,14 @@ impl Coordinator {
         }
     }
 
+    /// What the epoch of a login or an end is at the least, if it comes about now.
+    pub(super) fn least_epoch(&self, store: &SharedStore, now: SystemTime) -> u64 {
+        match store.can_lose() {
+            true => epoch_at(self.with(|inner, _| inner.peers.skew.to_theirs(now))),
+            false => 0,
+        }
+    }
+
     /// Puts these tokens in the place of those they come from. Memory does not have them yet.
     pub(super) async fn commit(
         &self,
@@ -316,27 +321,26 @@ impl Coordinator {
                     .await
             }
             Truth::End(Some(known), reason) if reason != EndReason::LoggedOut => {
-                self.change(store, |found, _| lease::end(found, &known, reason))
-                    .await
+                self.change(store, |found, now| {
+                    lease::end(found, &known, reason, self.least_epoch(store, now))
+                })
+                .await
             }
             Truth::End(..) => {
-                self.change(store, |found, _| {
+                self.change(store, |found, now| {
                     let epoch = *replaces.get_or_insert(found.epoch);
-                    lease::log_out(found, epoch)
+                    lease::log_out(found, epoch, self.least_epoch(store, now))
                 })
                 .await
             }
             Truth::Login(tokens) => {
-                let loses = store.can_lose();
                 self.change(store, |found, now| {
-                    let epoch = *replaces.get_or_insert(found.epoch);
-                    let skew = self.with(|inner, _| inner.peers.skew);
-                    let least = if loses {
-                        epoch_at(skew.to_theirs(now))
-                    } else {
-                        1
+                    // Nothing may be there because it was lost, and is yet to be written back.
+                    let epoch = match found.version {
+                        0 => found.epoch,
+                        _ => *replaces.get_or_insert(found.epoch),
                     };
-                    lease::login(found, epoch, &tokens, least)
+                    lease::login(found, epoch, &tokens, self.least_epoch(store, now))
                 })
                 .await
             }

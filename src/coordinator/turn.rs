@@ -71,9 +71,9 @@ impl Guard {
             if !self.coordinator.settings.self_sufficient {
                 return Err(Completion::TakenOver(Box::new(found)));
             }
-            let reopened = self
-                .coordinator
-                .change(store, |found, _| lease::reopen(found));
+            let reopened = self.coordinator.change(store, |found, now| {
+                lease::reopen(found, self.coordinator.least_epoch(store, now))
+            });
             found = match reopened.await.map_err(failed)? {
                 Change::Done(record) | Change::Denied(_, record) => record,
             };
@@ -361,7 +361,11 @@ impl Guard {
         let Storage::Shared(store) = &coordinator.store else {
             return Ok(None);
         };
-        let Some(claim) = coordinator.lock().peers.claim else {
+        let (claim, known) = {
+            let inner = coordinator.lock();
+            (inner.peers.claim, inner.peers.known())
+        };
+        let Some(claim) = claim else {
             return Ok(None);
         };
         // The store's clock is read after this, so that we never think that there is more time.
@@ -370,7 +374,11 @@ impl Guard {
         let renewed = coordinator.change(store, |found, now| {
             until = began + span;
             began = Instant::now();
-            lease::renew(found, &claim, now, span)
+            let renewed = lease::renew(found, &claim, now, span);
+            renewed.or_else(|denied| match store.can_lose() {
+                true => lease::claim_again(found, &known, &claim, now, span),
+                false => Err(denied),
+            })
         });
         match renewed.await? {
             Change::Done(record) => {
@@ -422,9 +430,14 @@ impl Guard {
         let (Some(known), Some(reason)) = (known, error.end_reason()) else {
             return completion;
         };
-        let ended = self
-            .coordinator
-            .change(store, |found, _| lease::end(found, &known, reason));
+        let ended = self.coordinator.change(store, |found, now| {
+            lease::end(
+                found,
+                &known,
+                reason,
+                self.coordinator.least_epoch(store, now),
+            )
+        });
         match ended.await {
             Ok(Change::Denied(Denied::Superseded, found)) => match self.judge(&found) {
                 Ok(Some(newer)) => Completion::Installed(Box::new(newer), true),

@@ -43,6 +43,7 @@ impl MemoryStore {
             *record = Record {
                 version: record.version + 1,
                 epoch: record.epoch + 1,
+                reissues: 0,
                 turn: match tokens {
                     Some(_) => Turn::Free,
                     None => Turn::Ended(EndReason::LoggedOut),

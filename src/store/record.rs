@@ -28,6 +28,9 @@ pub struct Record {
     pub(crate) version: u64,
     /// Grows with each login, logout and end.
     pub(crate) epoch: u64,
+    /// Grows with each new pair of the login: an older pair is told from a newer one by it, whatever the
+    /// version that a store which has lost some has counted up to meanwhile.
+    pub(crate) reissues: u64,
     pub(crate) tokens: Option<TokenSet>,
     pub(crate) turn: Turn,
     /// Written by a newer version of this crate: to be read only.
@@ -74,6 +77,7 @@ impl Record {
         Self {
             version: 0,
             epoch: 0,
+            reissues: 0,
             tokens: None,
             turn: Turn::Free,
             foreign: false,
@@ -122,6 +126,7 @@ impl Record {
         Ok(Self {
             version: self.version + 1,
             epoch: epoch_at(now).max(self.epoch + 1),
+            reissues: 0,
             tokens: Some(tokens),
             turn: Turn::Free,
             foreign: false,
@@ -129,8 +134,8 @@ impl Record {
     }
 }
 
-/// The epoch of a login at this time, by the store's clock, in a store that may have lost another login: no
-/// two shall have the same.
+/// The epoch of a login or an end at this time, by the store's clock, in a store that may have lost another:
+/// no two shall have the same, and the later one counts.
 pub(crate) fn epoch_at(now: SystemTime) -> u64 {
     let since = now.duration_since(SystemTime::UNIX_EPOCH);
     let since = since.map(|since| u64::try_from(since.as_millis()));
@@ -157,7 +162,7 @@ impl Record {
     /// | member | |
     /// |---|---|
     /// | `format` | `1` |
-    /// | `version`, `epoch` | integers up to 2^53 |
+    /// | `version`, `epoch`, `reissues` | integers up to 2^53 |
     /// | `turn` | who presents the refresh token: absent where anybody may; `{"state": "sent", "owner": 16 hexadecimal digits, "fence": n, "sent_at": RFC 3339, "deadline": RFC 3339}`; `{"state": "refused"}` |
     /// | `access_token`, `refresh_token` | texts |
     /// | `expires_at`, `obtained_at` | RFC 3339, by the wall clock |
@@ -198,6 +203,7 @@ impl fmt::Debug for Record {
         f.debug_struct("Record")
             .field("version", &self.version)
             .field("epoch", &self.epoch)
+            .field("reissues", &self.reissues)
             .field("tokens", &self.tokens)
             .field("turn", &self.turn)
             .finish_non_exhaustive()

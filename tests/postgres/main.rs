@@ -3,10 +3,10 @@
 
 #![cfg(unix)]
 
-#[path = "../support/proxy.rs"]
-mod proxy;
 #[path = "../support/plain.rs"]
 mod plain;
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../../examples/servers/mod.rs"]
 mod servers;
 #[path = "../support/mod.rs"]

@@ -28,6 +28,7 @@ fn record(version: u64, epoch: u64, tokens: impl Into<Option<TokenSet>>, turn: T
     Record {
         version,
         epoch,
+        reissues: 0,
         tokens: tokens.into(),
         turn,
         foreign: false,
@@ -66,7 +67,7 @@ fn is_same(left: &Record, right: &Record) -> bool {
         (None, None) => true,
         _ => false,
     };
-    let numbers = |record: &Record| (record.version, record.epoch, record.turn, record.foreign);
+    let numbers = |it: &Record| (it.version, it.epoch, it.reissues, it.turn, it.foreign);
     same_tokens && numbers(left) == numbers(right)
 }
 
@@ -116,6 +117,43 @@ fn a_login_has_the_epoch_that_it_is_given_or_the_next_one() {
     assert_eq!((second.version, second.epoch), (2, 5678));
     let third = login(&second, 5678, &pair(3), 5678).unwrap();
     assert_eq!((third.version, third.epoch), (3, 5679));
+}
+
+#[test]
+fn an_older_pair_is_told_by_the_number_of_reissues_whatever_its_version() {
+    let known = commit(&free(), &free(), &pair(2)).unwrap();
+    assert_eq!(known.reissues, 1);
+    let older = Record {
+        version: known.version + 9,
+        ..free()
+    };
+    assert!(matches!(news(&known, &older), News::Older));
+    let login = login(&known, 2, &pair(3), 0).unwrap();
+    assert_eq!(login.reissues, 0);
+    assert!(matches!(news(&known, &login), News::Login));
+}
+
+#[test]
+fn a_claim_that_was_lost_is_written_again_unless_somebody_took_its_owner_for_dead() {
+    let (known, ours) = claimed();
+    let found = Record {
+        version: 40,
+        ..free()
+    };
+    let again = claim_again(&found, &known, &ours, at(105), SPAN).unwrap();
+    let renewed = Claim {
+        deadline: at(115),
+        ..ours
+    };
+    assert_eq!((again.version, again.turn), (41, Turn::Sent(renewed)));
+    let dead = presume_lost(&known, at(110), false).unwrap();
+    let others = claim(&found, 8, at(100), SPAN, &strict()).unwrap();
+    let login = login(&found, 2, &pair(1), 0).unwrap();
+    let moved_on = commit(&found, &found, &pair(2)).unwrap();
+    for found in [dead, others, login, moved_on] {
+        let changed = claim_again(&found, &known, &ours, at(111), SPAN);
+        assert_eq!(denied(changed), Denied::Superseded);
+    }
 }
 
 #[test]
@@ -403,7 +441,10 @@ fn new_tokens_take_the_place_of_those_they_come_from_whosever_turn_it_is() {
         (doubtful, Turn::Free),
     ] {
         let found = record(9, 2, tokens, turn);
-        let expected = record(10, 2, pair(2), Turn::Free);
+        let expected = Record {
+            reissues: 1,
+            ..record(10, 2, pair(2), Turn::Free)
+        };
         becomes(commit(&found, &from, &pair(2)), &expected);
     }
 }
@@ -430,7 +471,10 @@ fn the_first_tokens_of_those_who_need_no_login_take_the_place_of_none() {
     let from = Record::empty();
     let (sent, _) = claimed();
     let found = record(1, 0, None, sent.turn);
-    let expected = record(2, 0, pair(1), Turn::Free);
+    let expected = Record {
+        reissues: 1,
+        ..record(2, 0, pair(1), Turn::Free)
+    };
     becomes(commit(&found, &from, &pair(1)), &expected);
     let ended = record(1, 0, None, Turn::Ended(EndReason::LoggedOut));
     assert_eq!(denied(commit(&ended, &from, &pair(1))), Denied::Superseded);
@@ -458,16 +502,16 @@ fn the_end_leaves_a_tombstone_of_the_login_it_is_for() {
     let (found, _) = claimed();
     for reason in [EndReason::Refused, EndReason::Rejected] {
         let expected = record(7, 3, None, Turn::Ended(reason));
-        becomes(end(&found, &free(), reason), &expected);
+        becomes(end(&found, &free(), reason, 0), &expected);
         for epoch in [1, 3] {
             let from = record(5, epoch, pair(1), Turn::Free);
-            assert_eq!(denied(end(&found, &from, reason)), Denied::Superseded);
+            assert_eq!(denied(end(&found, &from, reason, 0)), Denied::Superseded);
         }
     }
     let expected = record(7, 3, None, Turn::Ended(EndReason::LoggedOut));
-    becomes(log_out(&found, 2), &expected);
+    becomes(log_out(&found, 2, 0), &expected);
     for epoch in [1, 3] {
-        assert_eq!(denied(log_out(&found, epoch)), Denied::Superseded);
+        assert_eq!(denied(log_out(&found, epoch, 0)), Denied::Superseded);
     }
 }
 
@@ -482,7 +526,7 @@ fn a_refused_refresh_token_ends_only_the_login_that_still_has_it() {
         None,
     ] {
         let found = record(6, 2, tokens, Turn::Free);
-        let denied = denied(end(&found, &free(), EndReason::Refused));
+        let denied = denied(end(&found, &free(), EndReason::Refused, 0));
         assert_eq!(denied, Denied::Superseded, "{found:?}");
     }
 }
@@ -490,7 +534,7 @@ fn a_refused_refresh_token_ends_only_the_login_that_still_has_it() {
 #[test]
 fn what_has_ended_does_not_end_again() {
     let found = record(6, 2, None, Turn::Ended(EndReason::Refused));
-    assert_eq!(denied(log_out(&found, 2)), Denied::Superseded);
+    assert_eq!(denied(log_out(&found, 2, 0)), Denied::Superseded);
 }
 
 #[test]
@@ -516,9 +560,9 @@ fn a_record_of_a_newer_version_is_only_read() {
         lose(&found, &claim, at(105)),
         commit(&found, &found, &pair(2)),
         login(&found, 2, &pair(2), 1),
-        end(&found, &found, EndReason::Refused),
-        log_out(&found, 2),
-        reopen(&tombstone),
+        end(&found, &found, EndReason::Refused, 0),
+        log_out(&found, 2, 0),
+        reopen(&tombstone, 0),
     ] {
         assert_eq!(denied(changed), Denied::ReadOnly);
     }

@@ -50,6 +50,7 @@ const OBTAINED_AT: Names = &["obtained_at"];
 const IN_DOUBT: Names = &["in_doubt"];
 const VERSION: Names = &["version"];
 const EPOCH: Names = &["epoch"];
+const REISSUES: Names = &["reissues"];
 /// Which session's record it is: a file that takes the place of another's is told by it.
 const RECORD_ID: Names = &["record_id"];
 const TURN: Names = &["turn"];
@@ -182,6 +183,7 @@ impl<'a> Document<'a> {
             Format::Foreign => Ok(Record {
                 version: self.get(VERSION[0]).and_then(parse).unwrap_or_default(),
                 epoch: self.get(EPOCH[0]).and_then(parse).unwrap_or_default(),
+                reissues: self.get(REISSUES[0]).and_then(parse).unwrap_or_default(),
                 tokens: Some(TokenSet::new(self.access_token()?)?),
                 turn: Turn::Free,
                 foreign: true,
@@ -198,6 +200,7 @@ impl<'a> Document<'a> {
                 Ok(Record {
                     version: self.serial(VERSION)?,
                     epoch: self.serial(EPOCH)?,
+                    reissues: self.serial(REISSUES)?,
                     tokens,
                     turn,
                     foreign: false,
@@ -285,6 +288,8 @@ impl<'a> Document<'a> {
         changes.one(FORMAT, Some(New::Plain(json!(1))));
         changes.one(VERSION, Some(New::Plain(json!(record.version))));
         changes.one(EPOCH, Some(New::Plain(json!(record.epoch))));
+        let reissues = (record.reissues > 0).then(|| New::Plain(json!(record.reissues)));
+        changes.one(REISSUES, reissues);
         changes.one(RECORD_ID, id.map(|id| New::Plain(json!(hex(id)))));
         changes.one(TURN, turn(record.turn)?.map(New::Plain));
         self.change_tokens(&mut changes, tokens);

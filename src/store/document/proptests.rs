@@ -108,11 +108,12 @@ prop_compose! {
     fn any_record()(
         version in 0..=LARGEST,
         epoch in 0..=LARGEST,
+        reissues in 0..=LARGEST,
         turn in any_turn(),
         tokens in proptest::option::weighted(0.9, any_tokens()),
     ) -> Record {
         let tokens = tokens.filter(|_| !matches!(turn, Turn::Ended(_)));
-        Record { version, epoch, tokens, turn, foreign: false }
+        Record { version, epoch, reissues, tokens, turn, foreign: false }
     }
 }
 

@@ -32,6 +32,7 @@ fn record(turn: Turn, tokens: Option<&TokenSet>) -> Record {
     Record {
         version: 3,
         epoch: 2,
+        reissues: 0,
         tokens: tokens.cloned(),
         turn,
         foreign: false,

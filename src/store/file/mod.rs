@@ -270,6 +270,7 @@ impl FileStore {
             let new = Record {
                 version: next(old.version)?,
                 epoch: next(old.epoch)?,
+                reissues: 0,
                 tokens: tokens.clone(),
                 turn: match tokens {
                     Some(_) => Turn::Free,

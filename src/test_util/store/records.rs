@@ -142,6 +142,7 @@ fn sampled(
 fn record(epoch: u64, tokens: Option<&TokenSet>, turn: Turn) -> Record {
     Record {
         epoch,
+        reissues: epoch % 3,
         tokens: tokens.cloned(),
         turn,
         ..Record::empty()
@@ -172,6 +173,7 @@ pub(super) fn record_difference(expected: &Record, found: &Record) -> Option<Str
     let all = [
         number("the version", expected.version, found.version),
         number("the epoch", expected.epoch, found.epoch),
+        number("the number of reissues", expected.reissues, found.reissues),
         difference(expected.tokens.as_ref(), found.tokens.as_ref()),
         turn(expected.turn, found.turn),
         foreign.then(|| "a newer version of this crate is said to have written it".to_owned()),

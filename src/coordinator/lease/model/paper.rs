@@ -110,6 +110,7 @@ impl Tokens {
         Record {
             version: paper.version.into(),
             epoch: paper.epoch.into(),
+            reissues: (paper.pair % LOGIN).into(),
             tokens: (paper.pair > 0).then(|| self.of(paper.pair, paper.doubt)),
             turn,
             foreign: false,

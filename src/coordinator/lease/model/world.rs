@@ -375,13 +375,13 @@ impl World {
                     tokens: Some(self.tokens.of(process.pair, None)),
                     ..Record::empty()
                 };
-                (end(&found, &from, EndReason::Refused), Event::Ended)
+                (end(&found, &from, EndReason::Refused, 0), Event::Ended)
             }
             Step::LoggingIn { epoch, pair } => {
                 let tokens = self.tokens.of(pair, None);
                 (login(&found, epoch.into(), &tokens, 1), Event::LoggedIn)
             }
-            Step::LoggingOut { epoch } => (log_out(&found, epoch.into()), Event::LoggedOut),
+            Step::LoggingOut { epoch } => (log_out(&found, epoch.into(), 0), Event::LoggedOut),
             _ => return None,
         })
     }
