@@ -261,15 +261,16 @@ pub(super) fn commit(found: &Record, from: &Record, tokens: &TokenSet) -> Change
     })
 }
 
-/// A login, in place of the login with this epoch. Its own is `least` or more: what is found may be older
-/// than what was stored once, and no two logins shall have the same.
+/// A login, in place of the login with this epoch, or of one before it that a failover has brought back. Its
+/// own epoch is `least` or more: what is found may be older than what was stored once, and no two logins
+/// shall have the same.
 pub(super) fn login(found: &Record, epoch: u64, tokens: &TokenSet, least: u64) -> Changed {
     check_format(found)?;
-    if found.epoch != epoch {
+    if found.epoch > epoch {
         return Err(Denied::Superseded);
     }
     Ok(Record {
-        epoch: least.max(found.epoch + 1),
+        epoch: least.max(epoch + 1),
         reissues: 0,
         tokens: Some(tokens.clone()),
         turn: Turn::Free,
@@ -290,7 +291,15 @@ pub(super) fn end(found: &Record, from: &Record, reason: EndReason, least: u64) 
 /// The user logs out of the login with this epoch, whichever tokens it has by now.
 pub(super) fn log_out(found: &Record, epoch: u64, least: u64) -> Changed {
     check_format(found)?;
-    bury(found, epoch, EndReason::LoggedOut, least)
+    if found.epoch > epoch {
+        return Err(Denied::Superseded);
+    }
+    bury(
+        found,
+        found.epoch,
+        EndReason::LoggedOut,
+        least.max(epoch + 1),
+    )
 }
 
 fn bury(found: &Record, epoch: u64, reason: EndReason, least: u64) -> Changed {

@@ -374,13 +374,24 @@ impl Coordinator {
                 self.told(Some(found), epoch, revision);
                 Ok(())
             }
+            Ok(Change::Denied(_, found)) if login.is_some() => {
+                let there = found.epoch;
+                if self.take_in(found, epoch) {
+                    self.told(None, epoch, revision);
+                    return Err(RefreshError::ended(EndReason::Replaced));
+                }
+                // Memory knew of that when the user logged in: the next try takes its place.
+                self.with(|inner, _| {
+                    if inner.state.stamp().epoch == epoch {
+                        inner.peers.replaces = Some(there);
+                    }
+                });
+                Err(too_fast())
+            }
             Ok(Change::Denied(_, found)) => {
                 self.told(None, epoch, revision);
-                let replaced = self.take_in(found, epoch);
-                match replaced && login.is_some() {
-                    true => Err(RefreshError::ended(EndReason::Replaced)),
-                    false => Ok(()),
-                }
+                self.take_in(found, epoch);
+                Ok(())
             }
             Err(error) => {
                 self.with(|inner, _| {
