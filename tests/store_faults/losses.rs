@@ -131,7 +131,9 @@ async fn a_claim_that_a_failover_has_lost_is_written_back() {
         scene.world.until(|counts| counts.reissues == 1).await;
         let second = scene.processes[1].send();
         replica.take_over(&mut scene).await;
-        scene.until(|record| format!("{record:?}").contains("Sent")).await;
+        scene
+            .until(|record| format!("{record:?}").contains("Sent"))
+            .await;
         scene.world.release_reissues();
         for answer in [first, second] {
             in_time(answer).await.unwrap();
@@ -151,7 +153,9 @@ async fn a_logout_that_a_failover_has_lost_is_written_back() {
         let out = |status: &SessionStatus| !status.is_logged_in();
         in_time(scene.processes[1].until(out)).await;
         replica.take_over(&mut scene).await;
-        scene.until(|record| record.version() > 0 && record.tokens().is_none()).await;
+        scene
+            .until(|record| record.version() > 0 && record.tokens().is_none())
+            .await;
         let fresh = scene.start().await;
         let why = in_time(fresh.session.token()).await.unwrap_err();
         assert_eq!(why.end_reason(), Some(EndReason::LoggedOut));
@@ -169,7 +173,9 @@ async fn a_login_after_a_failover_is_another_than_the_one_that_was_lost() {
             let replica = Replica::of(&server).await;
             replica.part();
             let login = scene.world.tokens("v");
-            in_time(scene.processes[0].session.login(login)).await.unwrap();
+            in_time(scene.processes[0].session.login(login))
+                .await
+                .unwrap();
             in_time(async { while scene.processes[1].get().await.user != "v" {} }).await;
             // So that its record is newer by so many versions.
             for _ in 0..more {
@@ -196,7 +202,11 @@ async fn a_login_after_a_failover_is_another_than_the_one_that_was_lost() {
             for process in &scene.processes[..2] {
                 in_time(async { while process.get().await.user != "w" {} }).await;
             }
-            assert_eq!(adopted(&scene), before, "it was taken for a refresh: {more}");
+            assert_eq!(
+                adopted(&scene),
+                before,
+                "it was taken for a refresh: {more}"
+            );
             scene.goes_on().await;
             assert_eq!(get(&scene.processes[2]).await.user, "w");
         }
@@ -286,8 +296,13 @@ async fn confirmed() -> (Scene, Replica) {
 async fn nothing_is_reissued_under_a_claim_that_no_replica_has() {
     let (scene, replica) = confirmed().await;
     replica.server.stop().await;
-    let why = in_time(scene.processes[0].session.refresh()).await.unwrap_err();
-    assert!(why.is_store() && format!("{why:?}").contains("replica"), "{why:?}");
+    let why = in_time(scene.processes[0].session.refresh())
+        .await
+        .unwrap_err();
+    assert!(
+        why.is_store() && format!("{why:?}").contains("replica"),
+        "{why:?}"
+    );
     for process in &scene.processes {
         is_served(process).await;
     }
@@ -307,7 +322,8 @@ async fn a_pair_that_no_replica_has_is_used_from_memory_until_one_has() {
         replica.part();
         scene.world.release_reissues();
         in_time(refresh).await.unwrap().unwrap();
-        let unsaved = |it: &SessionStatus| matches!(it, SessionStatus::LoggedIn { saved: false, .. });
+        let unsaved =
+            |it: &SessionStatus| matches!(it, SessionStatus::LoggedIn { saved: false, .. });
         in_time(scene.processes[0].until(unsaved)).await;
         let newest = in_time(scene.processes[0].session.token()).await.unwrap();
         match fails_over {
@@ -322,7 +338,9 @@ async fn a_pair_that_no_replica_has_is_used_from_memory_until_one_has() {
         }
         if fails_over {
             // Without a replica of its own, it confirms nothing.
-            scene.until(|record| access(record) == Some(newest.expose())).await;
+            scene
+                .until(|record| access(record) == Some(newest.expose()))
+                .await;
             scene.has_reissued(1);
             continue;
         }

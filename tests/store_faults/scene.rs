@@ -121,7 +121,10 @@ impl Scene {
 
     pub async fn log_in(&self) {
         // On a busy machine it may have to be saved a second time.
-        let _ = self.processes[0].session.login(self.world.tokens("u")).await;
+        let _ = self.processes[0]
+            .session
+            .login(self.world.tokens("u"))
+            .await;
         let saved = |it: &SessionStatus| matches!(it, SessionStatus::LoggedIn { saved: true, .. });
         in_time(self.processes[0].until(saved)).await;
         for process in &self.processes {

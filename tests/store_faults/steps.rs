@@ -91,7 +91,10 @@ async fn each_step(kind: Kind, fault: Fault) {
         let refreshed = in_time(refresh).await.unwrap();
         let asked = scene.world.counts().reissues;
         assert!(asked <= 1);
-        eprintln!("   {kind:?} {refreshed:?}, asked {asked} {:?}", began.elapsed());
+        eprintln!(
+            "   {kind:?} {refreshed:?}, asked {asked} {:?}",
+            began.elapsed()
+        );
         assert_eq!(refreshed.is_ok(), asked == 1, "{refreshed:?}");
         is_served(first).await;
         is_served(second).await;
@@ -99,15 +102,29 @@ async fn each_step(kind: Kind, fault: Fault) {
         scene.world.expire();
         let others = second.send();
         let answer = get(first).await;
-        eprintln!("   {kind:?} first {} {:?} {:?}", answer.status, answer.why, began.elapsed());
+        eprintln!(
+            "   {kind:?} first {} {:?} {:?}",
+            answer.status,
+            answer.why,
+            began.elapsed()
+        );
         fault.end(&scene).await;
         let answer = in_time(others).await.unwrap();
-        eprintln!("   {kind:?} second {} {:?} {:?}", answer.status, answer.why, began.elapsed());
+        eprintln!(
+            "   {kind:?} second {} {:?} {:?}",
+            answer.status,
+            answer.why,
+            began.elapsed()
+        );
         if answer.status != StatusCode::OK {
             is_told_why(&answer);
         }
         scene.goes_on().await;
-        eprintln!("   {kind:?} went on {:?} {:?}", began.elapsed(), scene.world.counts());
+        eprintln!(
+            "   {kind:?} went on {:?} {:?}",
+            began.elapsed(),
+            scene.world.counts()
+        );
         scene.has_reissued(asked + 1);
         scene.one_more_round().await;
         scene.has_reissued(asked + 2);

@@ -155,9 +155,9 @@ impl Way {
 
 fn json(record: &Record) -> Value {
     // One of a newer version is only read.
-    record.to_json().map_or(Value::Null, |text| {
-        serde_json::from_slice(&text).unwrap()
-    })
+    record
+        .to_json()
+        .map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap())
 }
 
 impl SharedTokenStore for Way {

@@ -1,0 +1,257 @@
+//! Proves that what one process remembers is written back after a failover, whoever else writes first
+//! (P1, P8 between processes).
+
+#[path = "support/shared.rs"]
+mod shared;
+mod support;
+
+use std::time::Duration;
+
+use shared::Common;
+use shared::Fate;
+use shared::Notice;
+use shared::Process;
+use shared::expired;
+use shared::in_use;
+use support::Script;
+use support::World;
+use support::settle_down;
+use tokio::time::advance;
+use tower_token_refresh::Record;
+use tower_token_refresh::SessionStatus;
+
+async fn pass(time: u64) {
+    for _ in 0..time {
+        advance(Duration::from_secs(1)).await;
+        settle_down().await;
+    }
+}
+
+// shows P1: the claim of one who waits for the issuer, where somebody who has not seen it was the first to
+// write back what he remembers.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_a_failover_has_lost_is_written_back_although_another_was_faster() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let before = store.record().await;
+    let processes = expired(&world, &store, 3).await;
+    world.hold_reissues();
+    // This one hears nothing of the claim.
+    processes[1].store.set_away(true);
+    let first = processes[0].send();
+    world.until(|counts| counts.reissues == 1).await;
+    // The failover; and the one that knows of no claim is the first to find out.
+    processes[0].store.set_away(true);
+    processes[2].store.set_away(true);
+    store.fall_back(&before).await;
+    processes[1].store.set_away(false);
+    store.until(|record| record.tokens().is_some()).await;
+    processes[0].store.set_away(false);
+    processes[2].store.set_away(false);
+    // More than enough to write back the claim.
+    pass(2).await;
+    let second = processes[1].send();
+    pass(2).await;
+    world.release_reissues();
+    assert!(first.await.is_ok() && second.await.is_ok());
+    assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+}
+
+// shows P1: a pair that only one remembers who has not seen the one before.
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_a_failover_has_lost_is_written_back_although_the_record_has_moved_on() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let mut processes = expired(&world, &store, 1).await;
+    let first = store.record().await;
+    processes[0].is_ok().await;
+    let newest = store.access().await;
+    // It knows the second pair alone, and is the only one.
+    let late = Process::new(&world, &store);
+    late.is_ok().await;
+    drop(processes.remove(0));
+    late.store.set_away(true);
+    store.fall_back(&first).await;
+    // Another one begins with the first pair, and the issuer has no time.
+    let fresh = Process::new(&world, &store);
+    for _ in 0..3 {
+        world.script(Script::Transient);
+        assert!(fresh.session.refresh().await.is_err());
+        pass(60).await;
+    }
+    late.store.set_away(false);
+    pass(2).await;
+    assert_eq!(late.session.token().await.unwrap().expose(), newest);
+    world.expire();
+    late.is_ok().await;
+    fresh.is_ok().await;
+    assert_eq!(world.counts().reuses, 0);
+}
+
+// shows P1: the same with two who remember, and the one with the older pair is faster.
+#[tokio::test(start_paused = true)]
+async fn the_newest_pair_wins_although_the_one_who_has_it_knows_of_no_other() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let mut processes = expired(&world, &store, 2).await;
+    processes[1].store.set_away(true);
+    processes[0].is_ok().await;
+    let newest = store.access().await;
+    let late = Process::new(&world, &store);
+    late.is_ok().await;
+    late.store.set_away(true);
+    drop(processes.remove(0));
+    let behind = processes.remove(0);
+    let mut version = 0;
+    // Each failover gives the older pair a higher version.
+    for _ in 0..5 {
+        store.fall_back(&Record::empty()).await;
+        behind.store.set_away(false);
+        store.until(|record| record.tokens().is_some()).await;
+        assert!(store.record().await.version() >= version);
+        version = store.record().await.version();
+        settle_down().await;
+    }
+    late.store.set_away(false);
+    pass(2).await;
+    assert_eq!(store.access().await, newest);
+    late.is_ok().await;
+    behind.is_ok().await;
+    assert_eq!(world.counts().reuses, 0);
+}
+
+// shows P8: a logout is not undone by a login from before it that the store had lost.
+#[tokio::test(start_paused = true)]
+async fn a_logout_after_a_failover_is_not_undone_by_a_login_that_was_lost() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let processes = in_use(&world, &store, 1, |builder| builder).await;
+    let older = store.record().await;
+    pass(5).await;
+    processes[0].session.login(world.tokens("v")).await.unwrap();
+    processes[0].store.set_away(true);
+    store.fall_back(&older).await;
+    let fresh = Process::new(&world, &store);
+    fresh.is_ok().await;
+    fresh.session.logout().await.unwrap();
+    processes[0].store.set_away(false);
+    pass(2).await;
+    assert!(store.tokens().await.is_none(), "{}", store.access().await);
+    assert!(!processes[0].session.status().is_logged_in());
+}
+
+// shows P8: a server whose clock is behind takes over.
+#[tokio::test(start_paused = true)]
+async fn a_login_after_a_failover_to_a_slow_clock_is_the_newest() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let processes = in_use(&world, &store, 1, |builder| builder).await;
+    let older = store.record().await;
+    // The first server's clock.
+    processes[0].store.set_ahead(Duration::from_secs(5));
+    processes[0].session.login(world.tokens("v")).await.unwrap();
+    processes[0].store.set_away(true);
+    store.fall_back(&older).await;
+    let fresh = Process::new(&world, &store);
+    fresh.session.login(world.tokens("w")).await.unwrap();
+    processes[0].store.set_ahead(Duration::ZERO);
+    processes[0].store.set_notice(Notice::InTime);
+    processes[0].store.set_away(false);
+    pass(2).await;
+    assert!(
+        store.access().await.starts_with("a-w"),
+        "{}",
+        store.access().await
+    );
+}
+
+// shows P8: a logout where nobody was logged in any more, and a login from before that waits to be saved.
+#[tokio::test(start_paused = true)]
+async fn a_logout_of_nobody_is_not_undone_by_a_login_from_before() {
+    let (world, store) = (World::new(), Common::new());
+    let processes = in_use(&world, &store, 2, |builder| builder).await;
+    processes[0].session.logout().await.unwrap();
+    processes[1].until(|status| !status.is_logged_in()).await;
+    processes[1].store.set_away(true);
+    assert!(processes[1].session.login(world.tokens("v")).await.is_err());
+    pass(1).await;
+    processes[0].session.logout().await.unwrap();
+    processes[1].store.set_away(false);
+    pass(10).await;
+    assert!(store.tokens().await.is_none());
+}
+
+// shows P8: a login that was not stored yet when the failover came.
+#[tokio::test(start_paused = true)]
+async fn a_login_that_could_not_be_saved_is_saved_after_a_failover() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let mut processes = in_use(&world, &store, 2, |builder| builder).await;
+    let older = store.record().await;
+    let other = processes.remove(1);
+    let process = processes.remove(0);
+    // It hears nothing of the login in between.
+    process.store.set_away(true);
+    other.session.login(world.tokens("v")).await.unwrap();
+    other.store.set_away(true);
+    process.store.set_away(false);
+    process.store.next_swaps([Fate::Lost]);
+    assert!(process.session.login(world.tokens("w")).await.is_err());
+    store.fall_back(&older).await;
+    pass(10).await;
+    assert_eq!(process.get().await.user, "w");
+    assert!(
+        store.access().await.starts_with("a-w"),
+        "{}",
+        store.access().await
+    );
+    assert_eq!(Process::new(&world, &store).get().await.user, "w");
+}
+
+// shows P8: the same, and what the failover shows is news of the login before.
+#[tokio::test(start_paused = true)]
+async fn a_login_that_could_not_be_saved_gets_no_other_users_tokens_in_a_failover() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let mut processes = expired(&world, &store, 2).await;
+    let other = processes.remove(1);
+    let process = processes.remove(0);
+    // It hears nothing of the login in between.
+    process.store.set_away(true);
+    other.is_ok().await;
+    let older = store.record().await;
+    pass(1).await;
+    other.session.login(world.tokens("v")).await.unwrap();
+    other.store.set_away(true);
+    process.store.set_away(false);
+    process.store.next_swaps([Fate::Lost]);
+    assert!(process.session.login(world.tokens("w")).await.is_err());
+    store.fall_back(&older).await;
+    pass(10).await;
+    assert_eq!(process.get().await.user, "w");
+}
+
+// shows P1, P8: what comes of an attempt of the login before says nothing of the login that took its place.
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_the_login_before_does_not_bring_back_a_spent_token_of_the_next_one() {
+    let (world, store) = (World::new(), Common::new());
+    let mut processes = expired(&world, &store, 2).await;
+    let (other, process) = (processes.remove(1), processes.remove(0));
+    world.hold_reissues();
+    let request = process.send();
+    world.until(|counts| counts.reissues == 1).await;
+    settle_down().await;
+    // The answer is here, and the store is slow.
+    process.store.next_reads([Fate::HeldBefore]);
+    world.release_reissues();
+    process.store.until_held().await;
+    other.session.login(world.tokens("v")).await.unwrap();
+    process
+        .until(|status| matches!(status, SessionStatus::LoggedIn { generation: 2, .. }))
+        .await;
+    settle_down().await;
+    other.session.refresh().await.unwrap();
+    let newest = store.access().await;
+    settle_down().await;
+    process.store.release();
+    drop(request.await);
+    pass(10).await;
+    assert_eq!(store.access().await, newest);
+    world.expire();
+    process.is_ok().await;
+    other.is_ok().await;
+    assert_eq!(world.counts().reuses, 0);
+}
