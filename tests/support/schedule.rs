@@ -48,6 +48,9 @@ use super::support::get;
 /// By then those who are connected have written back what was lost.
 const BACK: Duration = Duration::from_millis(1500);
 
+/// No answer takes so long.
+const HANGS: Duration = Duration::from_secs(700);
+
 const LINE: Duration = Duration::from_secs(8);
 
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +111,8 @@ struct Op {
 #[derive(Default)]
 struct Seat {
     alive: bool,
+    /// Its session was dropped, and the process lives on.
+    left: bool,
     up_since: Option<Instant>,
     /// Of each login the newest refresh token that it has seen.
     has: BTreeMap<u64, u64>,
@@ -132,6 +137,8 @@ struct Facts {
     grace: Option<Duration>,
     lifetime: Option<Duration>,
     bad_issuer: u32,
+    patient: bool,
+    notices: u32,
     seats: Vec<Seat>,
     requests: BTreeMap<String, Vec<Option<u64>>>,
     next_request: u64,
@@ -152,6 +159,16 @@ impl Facts {
     fn note(&mut self, text: String) {
         let at = self.began.map(|it| it.elapsed().as_millis()).unwrap_or(0);
         self.log.push(format!("{at:>7} {text}"));
+    }
+
+    /// Somebody is gone who may have been the one to write back what was lost.
+    fn forget(&mut self) {
+        let fell = self.fallen_back.map(|it| it.elapsed());
+        self.lost_for_good |= fell.is_some_and(|it| it < LINE);
+    }
+
+    fn hangs(&self) -> Duration {
+        if self.patient { HANGS } else { HANGS / 7 }
     }
 
     fn wrong(&mut self, text: String) {
@@ -191,7 +208,7 @@ impl Facts {
         for (n, seat) in self.seats.iter().enumerate() {
             let is_connected = seat.up_since.is_some_and(|it| it.elapsed() >= LINE);
             let has = seat.has.get(&user).is_some_and(|has| *has > serial);
-            if seat.alive && has && is_connected {
+            if seat.alive && !seat.left && has && is_connected {
                 holders.push(format!("process {n}"));
             }
         }
@@ -233,6 +250,7 @@ impl Sim {
 
     fn issuer_fate(&self) -> (Fate, Duration, Duration) {
         let facts = self.lock();
+        let patient = facts.patient;
         if facts.calm || !odds(facts.bad_issuer) {
             return (
                 Fate::Answered,
@@ -248,7 +266,12 @@ impl Sim {
             5 => Fate::Hang,
             _ => Fate::Answered,
         };
-        (fate, ms(fastrand::u64(..4000)), ms(fastrand::u64(..5000)))
+        let slower = if patient { 8 } else { 1 };
+        (
+            fate,
+            ms(fastrand::u64(..4000) * slower),
+            ms(fastrand::u64(..5000) * slower),
+        )
     }
 
     async fn reissue(
@@ -378,7 +401,9 @@ impl Sim {
             ));
             facts.revoked.insert(user);
             let now = facts.holders(refresh, &stored);
-            let both = !holders.is_empty() || (at.elapsed() < ms(9000) && !now.is_empty());
+            let both = !holders.is_empty()
+                || (at.elapsed() < (if facts.patient { ms(90_000) } else { ms(9000) })
+                    && !now.is_empty());
             let in_gap = facts.fallen_back.is_some_and(|fell| {
                 claimed_at.is_some_and(|it| it <= fell + BACK) && Instant::now() >= fell
             });
@@ -622,16 +647,16 @@ impl SharedTokenStore for Line {
     }
 
     async fn changed(&self, version: u64) {
-        let up = {
+        let (up, notices) = {
             let facts = self.sim.lock();
-            facts.seats[self.process].up_since.is_some()
+            (facts.seats[self.process].up_since.is_some(), facts.notices)
         };
         if !self.lives() {
             return pending().await;
         }
         // By notice, or by looking.
         let looks = pass(ms(200 + fastrand::u64(..200)));
-        if up && odds(80) {
+        if up && odds(notices) {
             tokio::select! {
                 biased;
                 () = self.common.changed(version) => {}
@@ -686,6 +711,11 @@ impl Process {
         if let Some(grace) = sim.lock().grace {
             builder = builder.lost_reply(LostReply::grace(grace));
         }
+        if sim.lock().patient {
+            builder = builder
+                .reissue_timeout(ms(100_000))
+                .wait_timeout(ms(300_000));
+        }
         let session = builder.build().unwrap();
         let api = sim.clone();
         let service = service_fn(move |request| {
@@ -710,14 +740,15 @@ impl Process {
             facts.next_request += 1;
             format!("/{}", facts.next_request)
         };
+        let hangs = sim.lock().hangs();
         let limit = if odds(15) {
             ms(fastrand::u64(..4000))
         } else {
-            ms(90_000)
+            hangs
         };
         self.running.push(tokio::spawn(async move {
             let answer = timeout(limit, client.send(get(&id))).await;
-            if answer.is_err() && limit == ms(90_000) && sim.lock().seats[n].alive {
+            if answer.is_err() && limit == hangs && sim.lock().seats[n].alive {
                 sim.lock().wrong(format!("p{n}: {id} hangs"));
             }
             let mut facts = sim.lock();
@@ -735,10 +766,11 @@ impl Process {
 
     fn act(&mut self, user: Option<Option<u64>>) {
         let (sim, session, n) = (self.line.sim.clone(), self.session.clone(), self.n);
+        let hangs = sim.lock().hangs();
         let limit = if odds(10) {
             ms(fastrand::u64(..2000))
         } else {
-            ms(90_000)
+            hangs
         };
         self.running.push(tokio::spawn(async move {
             let is_empty = sim.common.tokens().await.is_none();
@@ -772,7 +804,7 @@ impl Process {
             if !facts.seats[n].alive {
                 return;
             }
-            if done.is_err() && limit == ms(90_000) {
+            if done.is_err() && limit == hangs {
                 facts.wrong(format!("p{n}: {user:?} hangs"));
             }
             let told = match &done {
@@ -800,6 +832,7 @@ impl Process {
         let mut facts = self.line.sim.lock();
         facts.note(format!("p{} dies", self.n));
         facts.seats[self.n].alive = false;
+        facts.forget();
         let n = self.n;
         for op in &mut facts.ops {
             if op.process == n {
@@ -818,7 +851,7 @@ async fn fall_back(sim: &Sim) {
             _ if last == 0 => return,
             0 => Record::empty(),
             1 => facts.history[fastrand::usize(..last)].clone(),
-            _ => facts.history[last.saturating_sub(1 + fastrand::usize(1..6))].clone(),
+            _ => facts.history[last.saturating_sub(1 + fastrand::usize(1..4))].clone(),
         }
     };
     sim.common.fall_back(&to).await;
@@ -865,6 +898,8 @@ async fn play(seed: u64, faults: Faults) -> Report {
         } else {
             0
         };
+        facts.patient = faults.issuer && odds(25);
+        facts.notices = [0, 80, 100][fastrand::usize(..3)];
         facts.grace = (faults.issuer && odds(20)).then(|| ms(60_000));
     }
     let n = fastrand::usize(2..5);
@@ -887,6 +922,7 @@ async fn play(seed: u64, faults: Faults) -> Report {
     pass(ms(fastrand::u64(..2000))).await;
     let steps = fastrand::u32(10..70);
     let few = odds(50);
+    let heavy = odds(30);
     for _ in 0..steps {
         let p = fastrand::usize(..n);
         match fastrand::u32(..100) {
@@ -914,6 +950,7 @@ async fn play(seed: u64, faults: Faults) -> Report {
                 let mut facts = sim.lock();
                 facts.note(format!("p{} is cut off", processes[p].n));
                 facts.seats[processes[p].n].up_since = None;
+                facts.forget();
                 drop(facts);
                 let (sim, n) = (sim.clone(), processes[p].n);
                 let time = if is_short {
@@ -928,11 +965,29 @@ async fn play(seed: u64, faults: Faults) -> Report {
                     facts.seats[n].up_since.get_or_insert_with(Instant::now);
                 }));
             }
-            77..80 if faults.deaths => {
+            77 if faults.deaths => {
+                let mut gone = std::mem::replace(&mut processes[p], Process::start(&sim));
+                let mut facts = sim.lock();
+                facts.note(format!("p{}'s session is dropped", gone.n));
+                facts.seats[gone.n].left = true;
+                facts.forget();
+                drop(facts);
+                for task in gone.running.drain(..) {
+                    task.abort();
+                }
+                let mut facts = sim.lock();
+                for op in &mut facts.ops {
+                    if op.process == gone.n {
+                        op.end.get_or_insert_with(Instant::now);
+                    }
+                }
+            }
+            78..80 if faults.deaths => {
                 let dead = std::mem::replace(&mut processes[p], Process::start(&sim));
                 dead.die();
             }
-            80..85 if faults.rollbacks => fall_back(&sim).await,
+            80..84 if faults.rollbacks => fall_back(&sim).await,
+            84..100 if faults.rollbacks && heavy => fall_back(&sim).await,
             85..87 if faults.clocks && !faults.rollbacks => {
                 let fast = ms(fastrand::u64(..7_200_000));
                 sim.lock()
@@ -977,7 +1032,7 @@ async fn play(seed: u64, faults: Faults) -> Report {
         let mut seen = Vec::new();
         for process in &mut processes {
             let id = format!("/calm-{round}-{}", process.n);
-            let Ok(answer) = timeout(ms(90_000), process.client.send(get(&id))).await else {
+            let Ok(answer) = timeout(HANGS, process.client.send(get(&id))).await else {
                 sim.lock().wrong(format!("{id} hangs"));
                 return report(&sim, calm.elapsed());
             };
