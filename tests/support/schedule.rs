@@ -814,7 +814,8 @@ impl Process {
             };
             facts.note(format!("p{n} {user:?}: {told}"));
             if user.is_some() {
-                facts.ops[index].end = Some(Instant::now());
+                // One whose caller has left goes on.
+                facts.ops[index].end = done.is_ok().then(Instant::now);
                 // A logout where nobody is logged in leaves no trace.
                 let says = !is_empty || user.flatten().is_some();
                 facts.ops[index].ok = matches!(done, Ok(Ok(()))) && says;
@@ -860,7 +861,7 @@ async fn fall_back(sim: &Sim) {
     let remember: Vec<_> = (0..facts.seats.len())
         .filter(|n| {
             let seat = &facts.seats[*n];
-            seat.alive && seat.up_since.is_some() && seat.memory >= at
+            seat.alive && !seat.left && seat.up_since.is_some() && seat.memory >= at
         })
         .collect();
     facts.note(format!(
