@@ -929,10 +929,11 @@ async fn play(seed: u64, faults: Faults) -> Report {
         match fastrand::u32(..100) {
             0..45 => processes[p].request(),
             45..60 => {
-                let mut facts = sim.lock();
-                facts.good.clear();
-                facts.note("all access tokens expire".to_owned());
-                drop(facts);
+                {
+                    let mut facts = sim.lock();
+                    facts.good.clear();
+                    facts.note("all access tokens expire".to_owned());
+                }
                 for process in &mut processes {
                     if odds(60) {
                         process.request();
