@@ -6,6 +6,7 @@ mod shared;
 mod support;
 
 use std::time::Duration;
+use std::time::SystemTime;
 
 use http::StatusCode;
 use shared::Common;
@@ -253,6 +254,18 @@ async fn a_login_after_a_loss_is_the_newest() {
         assert_eq!(process.get().await.user, "v");
     }
     assert!(store.access().await.starts_with("a-v"));
+}
+
+// shows P8: by its own clock, a machine that is slow would log in before the login that was lost.
+#[tokio::test(start_paused = true)]
+async fn a_login_is_numbered_by_the_clock_of_a_store_that_can_lose_it() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let process = Process::new(&world, &store);
+    process.store.set_ahead(seconds(3600));
+    let hour = SystemTime::now() + seconds(3600);
+    let least = hour.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    process.session.login(world.tokens("u")).await.unwrap();
+    assert!(u128::from(store.epoch().await) >= least.as_millis() - 1000);
 }
 
 // shows P1: whoever remembers less writes back less, and gives way to the one who remembers more.

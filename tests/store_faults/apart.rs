@@ -7,6 +7,8 @@ use crate::faults::Case;
 use crate::faults::Fault;
 use crate::faults::each;
 use crate::kind::Server;
+use crate::proxy::Fate;
+use crate::proxy::Way;
 use crate::scene::Scene;
 use crate::scene::access;
 use crate::scene::get;
@@ -14,6 +16,8 @@ use crate::scene::in_time;
 use crate::scene::is_served;
 use crate::scene::is_told_why;
 use crate::scene::ok;
+use crate::way::Side;
+use crate::way::Step;
 
 // shows DESIGN section 7: the one that reissues is taken for dead, and its answer counts when it is back.
 #[tokio::test]
@@ -97,6 +101,39 @@ async fn one_that_stays_away_with_the_newest_pair_has_its_refresh_token_presente
         .await;
         assert_eq!(scene.world.counts().reuses, 1);
         Fault::CutOff.end(&scene).await;
+    })
+    .await;
+}
+
+// shows B137: a claim whose bytes are late is given back before they arrive.
+#[tokio::test]
+async fn a_claim_that_arrives_after_it_was_given_up_is_none() {
+    each(async |server: Server| {
+        let scene = Scene::new(&server, 2).await;
+        let ([first, second], proxy) = (scene.two(), &scene.proxies[0]);
+        first.store.stop_at(Step::Claim, Side::Before);
+        let refresh = first.refresh();
+        in_time(first.store.until_stopped()).await;
+        let before = scene.record().await.version();
+        proxy.set(Way {
+            requests: Fate::Held,
+            answers: Fate::Lost,
+        });
+        first.store.go_on();
+        let why = in_time(refresh).await.unwrap().unwrap_err();
+        assert!(why.is_store(), "{why:?}");
+        // It has told the store that it is given up.
+        scene.until(|record| record.version() > before).await;
+        let arrives = proxy.until_answered();
+        proxy.set(Way {
+            requests: Fate::Pass,
+            answers: Fate::Lost,
+        });
+        in_time(arrives).await;
+        proxy.cut();
+        in_time(second.session.refresh()).await.unwrap();
+        scene.goes_on().await;
+        scene.has_reissued(1);
     })
     .await;
 }

@@ -10,10 +10,12 @@ use crate::faults::each;
 use crate::kind::Server;
 use crate::scene::Scene;
 use crate::scene::access;
+use crate::scene::end_of;
 use crate::scene::get;
 use crate::scene::in_time;
 use crate::scene::is_of;
 use crate::scene::is_served;
+use crate::scene::ok;
 use crate::support::log_in;
 use crate::support::refresh_error;
 use crate::way::Side;
@@ -90,8 +92,7 @@ async fn a_logout_counts_whatever_becomes_of_the_server() {
                     .until(|it| it.version() > 0 && access(it).is_none())
                     .await;
                 let fresh = scene.start().await;
-                let why = in_time(fresh.session.token()).await.unwrap_err();
-                assert_eq!(why.end_reason(), Some(EndReason::LoggedOut));
+                assert_eq!(end_of(fresh).await, Some(EndReason::LoggedOut));
                 scene.has_reissued(0);
             }
         }
@@ -120,8 +121,7 @@ async fn a_process_that_starts_while_the_store_cannot_be_read_does_not_take_that
             assert_eq!(process.session.status(), SessionStatus::Unloaded);
             assert!(in_time(process.session.refresh()).await.is_err());
             fault.end(&fresh).await;
-            in_time(async { while process.client.get().await.is_err() {} }).await;
-            is_served(process).await;
+            ok(process).await;
             assert_eq!(fresh.access().await, user);
             scene.has_reissued(0);
         }

@@ -6,8 +6,10 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::join_all;
 use http::StatusCode;
 use tokio::time::timeout;
+use tower_token_refresh::EndReason;
 use tower_token_refresh::LostReply;
 use tower_token_refresh::Record;
 use tower_token_refresh::Reissue;
@@ -23,6 +25,7 @@ use crate::proxy::Proxy;
 use crate::shared;
 use crate::support::Answer;
 use crate::support::World;
+use crate::support::refresh_error;
 use crate::way::Way;
 
 pub type Process = shared::Process<Way>;
@@ -193,15 +196,20 @@ impl Scene {
         self.agree().await;
     }
 
-    /// All of them use what the store has.
+    /// All of them use what the store has, sooner or later.
     pub async fn agree(&self) {
-        let tokens = async |process: &Process| process.session.token().await.unwrap();
-        let newest = tokens(&self.processes[0]).await;
-        self.until(|record| access(record) == Some(newest.expose()))
-            .await;
-        for process in &self.processes {
-            assert_eq!(tokens(process).await.expose(), newest.expose());
-        }
+        in_time(async {
+            loop {
+                let stored = self.access().await;
+                let mut all = self.processes.iter().map(|it| it.session.token());
+                let all = join_all(&mut all).await;
+                let own = all.into_iter().map(|it| it.unwrap().expose().to_owned());
+                if stored.is_some() && own.map(Some).all(|own| own == stored) {
+                    return;
+                }
+            }
+        })
+        .await;
     }
 
     /// The token expires once more, and it takes one reissue.
@@ -245,16 +253,35 @@ pub async fn get(process: &Process) -> Answer {
 pub async fn ok(process: &Process) {
     in_time(async {
         loop {
-            let answer = process.get().await;
-            if answer.status == StatusCode::OK {
-                return;
+            match process.client.get().await {
+                Ok(answer) if answer.status == StatusCode::OK => return,
+                Ok(answer) => is_told_why(&answer),
+                // On a busy machine, what it was started with could not be read in time.
+                Err(error) => assert!(refresh_error(&error).is_transient(), "{error:?}"),
             }
-            is_told_why(&answer);
-            // The answer of a server takes its time, and so does this.
-            let _ = process.store.store.read().await;
+            look(process).await;
         }
     })
     .await;
+}
+
+/// Asking a server takes its time, and that is what there is to be waited for.
+async fn look(process: &Process) {
+    let _ = process.store.store.read().await;
+}
+
+/// How it ended, as one knows who has been started since.
+pub async fn end_of(process: &Process) -> Option<EndReason> {
+    in_time(async {
+        loop {
+            match process.session.token().await {
+                Err(why) if !why.is_transient() => return why.end_reason(),
+                Err(_) => look(process).await,
+                Ok(_) => return None,
+            }
+        }
+    })
+    .await
 }
 
 /// It is the server's answer, and why there is no better one; the session goes on.
@@ -268,7 +295,7 @@ pub fn is_told_why(answer: &Answer) {
 pub async fn is_of(process: &Process, user: &str) {
     in_time(async {
         while process.get().await.user != user {
-            let _ = process.store.store.read().await;
+            look(process).await;
         }
     })
     .await;

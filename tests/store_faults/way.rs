@@ -51,7 +51,7 @@ struct State {
     stop: Mutex<Option<(Step, Side)>>,
     is_open: watch::Sender<bool>,
     /// What it has seen last in the store.
-    seen: Mutex<Value>,
+    seen: watch::Sender<Value>,
     /// How its claims are signed.
     owner: Mutex<Option<String>>,
     renewals: watch::Sender<usize>,
@@ -64,7 +64,7 @@ impl Way {
         let state = State {
             stop: Mutex::default(),
             is_open: watch::Sender::new(true),
-            seen: Mutex::default(),
+            seen: watch::Sender::new(Value::Null),
             owner: Mutex::default(),
             renewals: watch::Sender::new(0),
             fast: Mutex::default(),
@@ -101,10 +101,20 @@ impl Way {
         renewals.wait_for(|all| *all >= times).await.unwrap();
     }
 
+    /// Waits until it has seen such a record in the store.
+    pub async fn until_seen(&self, condition: impl FnMut(&Value) -> bool) {
+        self.state
+            .seen
+            .subscribe()
+            .wait_for(condition)
+            .await
+            .unwrap();
+    }
+
     /// Is a claim of this process what it has seen last in the store?
     pub fn has_claim(&self) -> bool {
         let owner = self.state.owner.lock().unwrap().clone();
-        let seen = self.state.seen.lock().unwrap();
+        let seen = self.state.seen.borrow();
         owner.is_some() && owner.as_deref() == seen["turn"]["owner"].as_str()
     }
 
@@ -120,11 +130,11 @@ impl Way {
     }
 
     fn see(&self, record: &Record) {
-        *self.state.seen.lock().unwrap() = json(record);
+        self.state.seen.send_replace(json(record));
     }
 
     fn step(&self, record: &Value) -> Step {
-        let seen = self.state.seen.lock().unwrap();
+        let seen = self.state.seen.borrow();
         let is_same = |member: &str| seen[member] == record[member];
         match &record["turn"]["fence"] {
             Value::Null => {}
@@ -152,7 +162,8 @@ impl Way {
     }
 }
 
-fn json(record: &Record) -> Value {
+/// What a record says.
+pub fn json(record: &Record) -> Value {
     // One of a newer version is only read.
     record
         .to_json()
