@@ -39,6 +39,11 @@ const UNANSWERED: Way = Way {
     answers: Fate::Lost,
 };
 
+const HELD: Way = Way {
+    requests: Fate::Held,
+    answers: Fate::Pass,
+};
+
 /// Two servers, and one address that leads to the primary of both.
 struct Pair {
     primary: Redis,
@@ -204,11 +209,6 @@ async fn what_was_dropped_or_cut_is_confirmed_before_it_is_shown() {
 // A swap that was dropped may be done at any time while the version is right.
 #[tokio::test]
 async fn a_swap_that_comes_late_is_confirmed_before_it_is_shown() {
-    const HELD: Way = Way {
-        requests: Fate::Held,
-        answers: Fate::Pass,
-    };
-
     let pair = Pair::new().await;
     let store = pair.waits(SHORT);
     done(&pair.waits(HANG), 0).await;
@@ -231,6 +231,34 @@ async fn a_swap_that_comes_late_is_confirmed_before_it_is_shown() {
     pair.proxy.set(Way::OPEN);
     // The bytes arrive.
     let arrived = async { while version(&direct).await == 1 {} };
+    timeout(HANG, arrived).await.expect("it arrives");
+    is_short(read(&store).await.unwrap_err());
+}
+
+// What is confirmed says nothing of what may still come in its place.
+#[tokio::test]
+async fn a_swap_that_comes_after_a_record_was_confirmed_is_confirmed_as_well() {
+    let pair = Pair::new().await;
+    let store = pair.waits(SHORT);
+    done(&pair.waits(HANG), 0).await;
+    pair.replica.stop().unwrap();
+    is_short(swap(&store, 1, &record(2)).await.unwrap_err());
+    // The first is that of the one that has begun.
+    pair.proxy.set_one(1, HELD);
+    let next = record(3);
+    let seen = async {
+        tokio::select! {
+            swapped = store.swap(2, &next) => panic!("{swapped:?}"),
+            () = pair.proxy.until_requested() => {}
+        }
+    };
+    timeout(HANG, seen).await.expect("it hangs");
+    pair.replica.resume().unwrap();
+    assert_eq!(confirmed(&store).await.version(), 2);
+    pair.replica.stop().unwrap();
+    pair.proxy.set_one(1, Way::OPEN);
+    let direct = RedisStore::new(client(&pair.primary.url()), "session").prefix(&pair.prefix);
+    let arrived = async { while version(&direct).await == 2 {} };
     timeout(HANG, arrived).await.expect("it arrives");
     is_short(read(&store).await.unwrap_err());
 }
