@@ -94,6 +94,15 @@ pub fn replica_of(primary: u16) -> Redis {
     Redis::start_with(options).unwrap()
 }
 
+/// Waits until a replica has all that its primary has written. One that has just begun says for the first
+/// time after a second what it has.
+pub async fn caught_up(primary: &Redis) {
+    let mut admin = admin(&primary.url()).await;
+    let _: String = ask(&mut admin, &["SET", "harmless", "write"]).await;
+    let replicas: u64 = ask(&mut admin, &["WAIT", "1", "60000"]).await;
+    assert_eq!(replicas, 1);
+}
+
 pub fn client(url: &str) -> Client {
     Client::open(url).unwrap()
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use tower_token_refresh::Record;
 use tower_token_refresh::RedisStore;
 use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::Swap;
@@ -16,6 +17,7 @@ use crate::common::Place;
 use crate::common::access_token;
 use crate::common::admin;
 use crate::common::ask;
+use crate::common::caught_up;
 use crate::common::client;
 use crate::common::done;
 use crate::common::read;
@@ -35,6 +37,11 @@ const SHORT: Duration = Duration::from_millis(20);
 const UNANSWERED: Way = Way {
     requests: Fate::Pass,
     answers: Fate::Lost,
+};
+
+const HELD: Way = Way {
+    requests: Fate::Held,
+    answers: Fate::Pass,
 };
 
 /// Two servers, and one address that leads to the primary of both.
@@ -87,14 +94,6 @@ impl Pair {
         self.proxy.lead_to(self.replica.port());
         self.proxy.cut();
     }
-
-    /// Waits until the replica has what it was sent.
-    async fn caught_up(&self) {
-        let mut admin = admin(&self.primary.url()).await;
-        let _: String = ask(&mut admin, &["SET", "harmless", "write"]).await;
-        let replicas: u64 = ask(&mut admin, &["WAIT", "1", "60000"]).await;
-        assert_eq!(replicas, 1);
-    }
 }
 
 fn is_short(error: impl ToString) {
@@ -105,7 +104,20 @@ fn is_short(error: impl ToString) {
     );
 }
 
-/// So often a script was called there.
+/// What is shown once the replica has it, which may take longer than the store waits for it.
+async fn confirmed(store: &RedisStore) -> Record {
+    let shown = async {
+        loop {
+            match read(store).await {
+                Ok((record, _)) => return record,
+                Err(error) => is_short(error),
+            }
+        }
+    };
+    timeout(HANG, shown).await.expect("it hangs")
+}
+
+/// So often a command was called there.
 async fn calls(admin: &mut MultiplexedConnection, command: &str) -> u64 {
     let stats: String = ask(admin, &["INFO", "commandstats"]).await;
     let name = format!("cmdstat_{command}:calls=");
@@ -157,8 +169,7 @@ async fn what_no_replica_has_is_unknown_and_not_shown_until_it_has() {
     assert_eq!(version(&store.session("another")).await, 0);
     assert_eq!(version(&other).await, 2);
     pair.replica.resume().unwrap();
-    pair.caught_up().await;
-    let (found, _) = read(&store).await.unwrap();
+    let found = confirmed(&store).await;
     assert_eq!(access_token(&found), Some("access-2"));
     // It does not have to be confirmed for ever.
     pair.replica.stop().unwrap();
@@ -191,19 +202,13 @@ async fn what_was_dropped_or_cut_is_confirmed_before_it_is_shown() {
         }
         is_short(read(&store).await.unwrap_err());
         pair.replica.resume().unwrap();
-        pair.caught_up().await;
-        assert_eq!(version(&store).await, 2);
+        assert_eq!(confirmed(&store).await.version(), 2);
     }
 }
 
 // A swap that was dropped may be done at any time while the version is right.
 #[tokio::test]
 async fn a_swap_that_comes_late_is_confirmed_before_it_is_shown() {
-    const HELD: Way = Way {
-        requests: Fate::Held,
-        answers: Fate::Pass,
-    };
-
     let pair = Pair::new().await;
     let store = pair.waits(SHORT);
     done(&pair.waits(HANG), 0).await;
@@ -226,6 +231,34 @@ async fn a_swap_that_comes_late_is_confirmed_before_it_is_shown() {
     pair.proxy.set(Way::OPEN);
     // The bytes arrive.
     let arrived = async { while version(&direct).await == 1 {} };
+    timeout(HANG, arrived).await.expect("it arrives");
+    is_short(read(&store).await.unwrap_err());
+}
+
+// What is confirmed says nothing of what may still come in its place.
+#[tokio::test]
+async fn a_swap_that_comes_after_a_record_was_confirmed_is_confirmed_as_well() {
+    let pair = Pair::new().await;
+    let store = pair.waits(SHORT);
+    done(&pair.waits(HANG), 0).await;
+    pair.replica.stop().unwrap();
+    is_short(swap(&store, 1, &record(2)).await.unwrap_err());
+    // The first is that of the one that has begun.
+    pair.proxy.set_one(1, HELD);
+    let next = record(3);
+    let seen = async {
+        tokio::select! {
+            swapped = store.swap(2, &next) => panic!("{swapped:?}"),
+            () = pair.proxy.until_requested() => {}
+        }
+    };
+    timeout(HANG, seen).await.expect("it hangs");
+    pair.replica.resume().unwrap();
+    assert_eq!(confirmed(&store).await.version(), 2);
+    pair.replica.stop().unwrap();
+    pair.proxy.set_one(1, Way::OPEN);
+    let direct = RedisStore::new(client(&pair.primary.url()), "session").prefix(&pair.prefix);
+    let arrived = async { while version(&direct).await == 2 {} };
     timeout(HANG, arrived).await.expect("it arrives");
     is_short(read(&store).await.unwrap_err());
 }
@@ -301,7 +334,7 @@ async fn without_waiting_a_failover_loses_what_the_replica_did_not_get() {
         for version in 0..first {
             done(&store, version).await;
         }
-        pair.caught_up().await;
+        caught_up(&pair.primary).await;
         pair.part();
         done(&store, first).await;
         assert_eq!(version(&store).await, first + 1);
@@ -335,7 +368,7 @@ async fn a_connection_to_a_replica_is_given_up_for_one_to_the_primary() {
     let pair = Pair::new().await;
     let store = pair.plain();
     done(&store, 0).await;
-    pair.caught_up().await;
+    caught_up(&pair.primary).await;
     pair.proxy.lead_to(pair.replica.port());
     pair.proxy.cut();
     for _ in 0..2 {

@@ -13,6 +13,7 @@ use crate::common::SECRET;
 use crate::common::access_token;
 use crate::common::admin;
 use crate::common::ask;
+use crate::common::caught_up;
 use crate::common::client;
 use crate::common::read;
 use crate::common::replica_of;
@@ -186,8 +187,9 @@ async fn a_server_that_is_stopped() {
 async fn a_replica_that_is_waited_for_in_vain() {
     let server = server(&[]);
     let replica = replica_of(server.port());
-    let place = Place::of(&server);
-    let scene = InUse::new(place.store().wait(1, Duration::from_millis(300))).await;
+    caught_up(&server).await;
+    let store = Place::of(&server).store();
+    let scene = InUse::new(store.wait(1, Duration::from_secs(1))).await;
     replica.stop().unwrap();
     scene.bears_it("0 of the 1 replicas").await;
     replica.resume().unwrap();
