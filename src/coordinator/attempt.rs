@@ -604,7 +604,10 @@ impl Guard {
             },
         };
         if let Err(error) = &saved {
-            tracing::warn!(%error, "the new tokens could not be saved yet");
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "the new tokens could not be saved yet"
+            );
         }
         Completion::Installed(fetched, saved.is_ok())
     }
@@ -628,7 +631,10 @@ impl Guard {
     pub(super) async fn set_right(&self) {
         let _unwritten = self.coordinator.sync_when_dropped();
         if let Err(error) = self.coordinator.write_truth().await {
-            tracing::warn!(%error, "the token store could not be written");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the token store could not be written"
+            );
             self.coordinator
                 .with(|inner, _| inner.state.mark_saved(!inner.dirty));
         }
@@ -652,7 +658,10 @@ impl Guard {
             }
             Err(error) => {
                 self.span.record("outcome", field::display(error));
-                tracing::warn!(%error, "the refresh has failed");
+                tracing::warn!(
+                    error = error as &dyn std::error::Error,
+                    "the refresh has failed"
+                );
             }
         }
     }

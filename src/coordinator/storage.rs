@@ -142,7 +142,7 @@ impl Coordinator {
             inner.dirty.then_some(inner.sync)
         });
         if let (Some(number), Some(runtime)) = (number, runtime) {
-            tracing::warn!("the token store does not hold the session's tokens; it is tried again");
+            tracing::warn!("the token store may not hold the session's tokens; it is tried again");
             let coordinator = Arc::downgrade(self);
             drop(runtime.spawn(sync(Syncing {
                 coordinator,
@@ -229,7 +229,10 @@ async fn sync(task: Syncing) {
             return;
         }
         if let Err(error) = coordinator.sync_once().await {
-            tracing::warn!(%error, "the token store still does not hold the session's tokens");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the token store still does not hold the session's tokens"
+            );
         }
         if coordinator.is_synced(task.number) {
             return;

@@ -348,7 +348,10 @@ impl Guard {
                 Ok(Some(until)) => granted.until = until,
                 Ok(None) => return pending().await,
                 Err(error) => {
-                    tracing::warn!(%error, "the claim on the refresh token could not be renewed");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the claim on the refresh token could not be renewed"
+                    );
                     let _: Option<()> = timeout(span / 30, pending()).await;
                 }
             }
