@@ -162,6 +162,28 @@ async fn a_login_after_a_failover_to_a_slow_clock_is_the_newest() {
     );
 }
 
+// shows P8: a login that was the first, and whose answer was lost: what came after it stays.
+#[tokio::test(start_paused = true)]
+async fn a_first_login_that_is_unsure_undoes_no_logout_that_came_after_it() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let (unsure, other) = (Process::new(&world, &store), Process::new(&world, &store));
+    unsure.store.next_swaps([Fate::Late]);
+    assert!(unsure.session.login(world.tokens("u")).await.is_err());
+    unsure.store.set_away(true);
+    unsure.store.until_held().await;
+    unsure.store.release();
+    store.until(|record| record.tokens().is_some()).await;
+    other.is_ok().await;
+    other.session.refresh().await.unwrap();
+    pass(1).await;
+    other.session.logout().await.unwrap();
+    pass(60).await;
+    unsure.store.set_away(false);
+    pass(32).await;
+    assert!(store.tokens().await.is_none(), "{}", store.access().await);
+    assert!(!unsure.session.status().is_logged_in());
+}
+
 // shows P8: a login that was not stored yet when the failover came.
 #[tokio::test(start_paused = true)]
 async fn a_login_that_could_not_be_saved_is_saved_after_a_failover() {

@@ -29,7 +29,7 @@ impl Coordinator {
             let start = inner.state.log_in(self.facts(&tokens, false, now), now);
             inner.put(&self.settings.attach, Some(tokens));
             inner.spent.clear();
-            inner.peers.replace_any(false);
+            inner.peers.replace_any(false, now);
             (inner.running.take(), inner.begin(self, start))
         });
         settle_replaced(previous, EndReason::Replaced);
@@ -50,12 +50,12 @@ impl Coordinator {
 
     /// See [`Session::logout`](crate::Session::logout).
     pub(crate) async fn logout(self: &Arc<Self>) -> Outcome {
-        let (previous, gate, epoch) = self.with(|inner, _| {
+        let (previous, gate, epoch) = self.with(|inner, now| {
             let ended = inner.state.log_out().is_some();
             if ended {
                 inner.put(&self.settings.attach, None);
             }
-            inner.peers.replace_any(true);
+            inner.peers.replace_any(true, now);
             // Whatever a shared store has by now is what the user logs out of, heard of or not.
             inner.dirty |= matches!(self.store, Storage::Shared(_));
             let previous = inner.running.take_if(|_| ended);

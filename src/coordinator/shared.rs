@@ -69,6 +69,8 @@ pub(super) struct Peers {
     replaces: Option<u64>,
     /// The user has logged out, and the store was not told yet.
     logs_out: bool,
+    /// When the user has logged in or out last, by our clock.
+    acted: Option<SystemTime>,
     /// The claim of the latest attempt, which may be in the store.
     pub(super) claim: Option<Claim>,
     /// The store's lock, and the attempt that took it.
@@ -120,9 +122,10 @@ impl Peers {
     }
 
     /// A login or logout of here takes the place of whatever the store holds by then.
-    pub(super) fn replace_any(&mut self, logs_out: bool) {
+    pub(super) fn replace_any(&mut self, logs_out: bool, now: &Now) {
         self.replaces = None;
         self.logs_out = logs_out;
+        self.acted = Some(now.wall);
     }
 }
 
@@ -292,6 +295,13 @@ impl Coordinator {
         }
     }
 
+    /// The epoch of the time at which the user has logged in or out last. Whatever has a later one came later,
+    /// where epochs tell that.
+    fn acted_at(&self, store: &SharedStore) -> u64 {
+        let acted = self.with(|inner, _| inner.peers.acted);
+        acted.map_or(0, |acted| self.least_epoch(store, acted))
+    }
+
     /// Puts these tokens in the place of those they come from. Memory does not have them yet.
     pub(super) async fn commit(
         &self,
@@ -336,10 +346,11 @@ impl Coordinator {
             Truth::Login(tokens) => {
                 self.change(store, |found, now| {
                     // Nothing may be there because it was lost, and is yet to be written back.
-                    let epoch = match found.version {
-                        0 => found.epoch,
-                        _ => *replaces.get_or_insert(found.epoch),
+                    let there = match found.version {
+                        0 => self.acted_at(store),
+                        _ => found.epoch,
                     };
+                    let epoch = *replaces.get_or_insert(there);
                     lease::login(found, epoch, &tokens, self.least_epoch(store, now))
                 })
                 .await
@@ -394,10 +405,12 @@ impl Coordinator {
                 Ok(())
             }
             Err(error) => {
+                let acted = self.acted_at(store);
                 self.with(|inner, _| {
                     if inner.state.stamp().epoch == epoch {
                         // Nobody can say what came first, where not even that could be read.
                         let known = inner.peers.known.as_ref().map(|(known, _)| known.epoch);
+                        let known = known.map(|known| known.max(acted));
                         inner.peers.replaces = replaces.or(known);
                     }
                 });
