@@ -171,6 +171,13 @@ async fn print_stores(printed: &Printed) {
     file.save(&tokens()).await.unwrap();
     file.load().await.unwrap();
     printed.add("FileStore", &file);
+    let secret = MARK.repeat(3);
+    let server = format!("postgres://me:{MARK}@localhost/it").parse();
+    let row = PostgresStore::new(server.unwrap(), tokio_postgres::NoTls, MARK);
+    printed.add("PostgresStore", &row.secret(&secret).unwrap());
+    let server = redis::Client::open(format!("redis://:{MARK}@localhost/"));
+    let key = RedisStore::new(server.unwrap(), MARK);
+    printed.add("RedisStore", &key.secret(&secret).unwrap());
     let fault = check_token_store(async || file.clone()).await.unwrap_err();
     printed.add("StoreFault", &fault);
 }

@@ -152,7 +152,7 @@ async fn a_file_of_another_program_is_taken_over_at_the_first_save() {
     let obtained_at = record.as_object_mut().unwrap().remove("obtained_at");
     assert!(obtained_at.is_some());
     let expected = json!({
-        "theme": "dark", "accessToken": "a-u-2", "refreshToken": "r-u-2", "id": 7, "format": 1,
+        "theme": "dark", "accessToken": "a-u-2", "refreshToken": "r-u-2", "id": 7, "format": 1, "reissues": 1,
     });
     assert_eq!(record, expected);
 }
