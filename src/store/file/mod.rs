@@ -102,7 +102,7 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fr
 /// | `format` | | `1` |
 /// | `obtained_at` | | RFC 3339: when the tokens were received |
 /// | `in_doubt` | | `{"since": RFC 3339, "tries": n, "sent_at": RFC 3339}`: [`TokenSet::in_doubt`] |
-/// | `version`, `epoch`, `turn`, `no_tokens` | replaced at the first save | as [`Record::to_json`] says |
+/// | `version`, `epoch`, `reissues`, `turn`, `no_tokens` | replaced at the first save | as [`Record::to_json`] says |
 /// | `record_id` | replaced at the first save | 16 hexadecimal digits: whose record this is. It stays over all changes, logins too |
 /// | `logged_out`, `ended` | replaced at the first save | `true` and why, after a logout or the end of the login, in place of the tokens and what belongs to them |
 /// | any other | kept | kept, in its place and to the letter, unless the identity gets a member of that name |
