@@ -7,6 +7,7 @@ mod support;
 
 use std::time::Duration;
 
+use http::StatusCode;
 use shared::Common;
 use shared::Fate;
 use shared::Notice;
@@ -262,4 +263,54 @@ async fn an_answer_of_the_login_before_does_not_bring_back_a_spent_token_of_the_
     process.is_ok().await;
     other.is_ok().await;
     assert_eq!(world.counts().reuses, 0);
+}
+
+// shows P8: whoever logs out once more means the login that came in between, although a logout from before it
+// is still being written.
+#[tokio::test(start_paused = true)]
+async fn a_second_logout_counts_although_the_first_one_is_still_under_way() {
+    for store in [Common::new(), Common::that_can_lose()] {
+        let world = World::new();
+        let mut processes = in_use(&world, &store, 2, |builder| builder).await;
+        let (other, process) = (processes.remove(1), processes.remove(0));
+        process.store.set_notice(Notice::Never);
+        process.store.set_away(true);
+        assert!(process.session.logout().await.is_err());
+        pass(1).await;
+        other.session.login(world.tokens("v")).await.unwrap();
+        pass(1).await;
+        // The first one is tried again, and the store is slow.
+        process.store.next_reads([Fate::HeldBefore]);
+        process.store.set_away(false);
+        process.store.until_held().await;
+        let session = process.session.clone();
+        let second = tokio::spawn(async move { session.logout().await });
+        settle_down().await;
+        process.store.release();
+        second.await.unwrap().unwrap();
+        assert!(store.tokens().await.is_none(), "{}", store.access().await);
+        pass(1).await;
+        assert!(!process.session.status().is_logged_in());
+        assert!(!other.session.status().is_logged_in());
+    }
+}
+
+// shows P1: what a process has seen is remembered, although it has not come to using it.
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_was_seen_and_not_adopted_yet_is_written_back() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let mut processes = expired(&world, &store, 2).await;
+    let first = store.record().await;
+    let (process, other) = (processes.remove(1), processes.remove(0));
+    // It is about to read, and looks at what the other has stored meanwhile.
+    process.store.next_reads([Fate::HeldBefore]);
+    let request = process.send();
+    process.store.until_held().await;
+    other.is_ok().await;
+    settle_down().await;
+    drop(other);
+    store.fall_back(&first).await;
+    process.store.release();
+    assert_eq!(request.await.unwrap().status, StatusCode::OK);
+    assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::Coordinator;
+use super::Inner;
 use super::Launch;
 use super::Offer;
 use super::Outcome;
@@ -37,7 +38,13 @@ impl Coordinator {
         let this = self.clone();
         let saved = self.detached(async move {
             let _unsaved = this.sync_when_dropped();
-            let saved = this.write_behind(gate, guard.epoch()).await;
+            // Whoever has ended this login by then writes.
+            let is_current = |inner: &Inner| match inner.state.absence() {
+                _ if inner.state.stamp().epoch == guard.epoch() => Ok(()),
+                Some(error) => Err(error),
+                None => Err(RefreshError::ended(EndReason::Replaced)),
+            };
+            let saved = this.write_behind(gate, is_current).await;
             guard.finish_login(saved.is_ok());
             this.watch_peers();
             saved
@@ -50,22 +57,25 @@ impl Coordinator {
 
     /// See [`Session::logout`](crate::Session::logout).
     pub(crate) async fn logout(self: &Arc<Self>) -> Outcome {
-        let (previous, gate, epoch) = self.with(|inner, now| {
-            let ended = inner.state.log_out().is_some();
-            if ended {
+        let (previous, gate) = self.with(|inner, now| {
+            let ends = inner.state.log_out();
+            // Whatever a shared store has by now is what the user logs out of, heard of or not.
+            if ends || matches!(self.store, Storage::Shared(_)) {
                 inner.put(&self.settings.attach, None);
             }
             inner.peers.replace_any(true, now);
-            // Whatever a shared store has by now is what the user logs out of, heard of or not.
-            inner.dirty |= matches!(self.store, Storage::Shared(_));
-            let previous = inner.running.take_if(|_| ended);
-            (previous, inner.gate.clone(), inner.state.stamp().epoch)
+            (inner.running.take(), inner.gate.clone())
         });
         settle_replaced(previous, EndReason::LoggedOut);
         let this = self.clone();
         let cleared = self.detached(async move {
             let _uncleared = this.sync_when_dropped();
-            let cleared = this.write_behind(gate, epoch).await;
+            // Unless there is a login by then. A logout that came after this one writes the same.
+            let is_over = |inner: &Inner| match inner.state.absence() {
+                Some(_) => Ok(()),
+                None => Err(RefreshError::ended(EndReason::Replaced)),
+            };
+            let cleared = this.write_behind(gate, is_over).await;
             this.watch_peers();
             cleared
         });

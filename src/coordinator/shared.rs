@@ -65,6 +65,9 @@ pub(super) type SharedStore = Arc<dyn DynSharedTokenStore>;
 pub(super) struct Peers {
     /// The record that memory comes from, and the login here that it belongs to.
     known: Option<(Record, u64)>,
+    /// The newest that the store has shown, or was given, whether memory has come to it or not: what a store
+    /// that can lose something is to have.
+    newest: Option<Record>,
     /// The record's epoch that a login, logout or end of here takes the place of, once it is known.
     replaces: Option<u64>,
     /// The user has logged out, and the store was not told yet.
@@ -112,12 +115,20 @@ impl Peers {
     /// Memory is in line with this record, in the login of this epoch.
     fn know(&mut self, record: Record, epoch: u64) {
         // Whoever has read it before a login was taken over speaks of the login before that.
-        let is_less = |(known, its): &(Record, u64)| {
-            *its > epoch || lease::is_before(&record, known) || lease::is_half_of(&record, known)
-        };
+        let is_less = |(known, its): &(Record, u64)| *its > epoch || says_less(&record, known);
         if !self.known.as_ref().is_some_and(is_less) {
             self.replaces = None;
             self.known = Some((record, epoch));
+        }
+    }
+
+    fn see(&mut self, record: &Record) {
+        if !self
+            .newest
+            .as_ref()
+            .is_some_and(|newest| says_less(record, newest))
+        {
+            self.newest = Some(record.clone());
         }
     }
 
@@ -195,11 +206,9 @@ impl Coordinator {
     ) -> Result<(Record, SystemTime), RefreshError> {
         for _ in 0..MOST_SWAPS {
             let (found, now) = self.read_once(store).await?;
-            let lost = self.with(|inner, _| {
-                let is_lost = store.can_lose() && matches!(inner.news(&found), News::Older);
-                is_lost.then(|| inner.peers.known())
-            });
-            let Some(Ok(restored)) = lost.map(|known| lease::restore(&found, &known)) else {
+            let newest = self.with(|inner, _| inner.peers.newest.clone());
+            let lost = newest.filter(|newest| lease::is_before(&found, newest));
+            let Some(Ok(restored)) = lost.map(|newest| lease::restore(&found, &newest)) else {
                 return Ok((found, now));
             };
             match self.swap_once(store, found.version, &restored).await {
@@ -223,15 +232,19 @@ impl Coordinator {
         let (found, now) = read
             .await
             .unwrap_or_else(|| Err(super::storage::no_answer()))?;
-        let skew = self.with(|inner, local| {
+        Ok(self.with(|inner, local| {
             let seen = Skew::between(now, local.wall);
             let kept = &mut inner.peers.skew;
             if !kept.is_near(&seen, TOLERANCE + began.elapsed()) {
                 *kept = seen;
             }
-            *kept
-        });
-        Ok((found.by_clock(|time| skew.to_ours(time)), skew.to_ours(now)))
+            let skew = *kept;
+            let found = found.by_clock(|time| skew.to_ours(time));
+            if store.can_lose() {
+                inner.peers.see(&found);
+            }
+            (found, skew.to_ours(now))
+        }))
     }
 
     async fn swap_once(
@@ -241,9 +254,13 @@ impl Coordinator {
         record: &Record,
     ) -> Option<Result<Swap, RefreshError>> {
         let skew = self.with(|inner, _| inner.peers.skew);
-        let record = record.clone().by_clock(|time| skew.to_theirs(time));
-        self.guarded(async { store.swap(version, &record).await })
-            .await
+        let theirs = record.clone().by_clock(|time| skew.to_theirs(time));
+        let swapped = self.guarded(async { store.swap(version, &theirs).await });
+        let swapped = swapped.await;
+        if store.can_lose() && matches!(swapped, Some(Ok(Swap::Done))) {
+            self.with(|inner, _| inner.peers.see(record));
+        }
+        swapped
     }
 
     /// Reads the record, and puts what `judge` makes of it in its place.
@@ -634,6 +651,11 @@ async fn watch(store: SharedStore, task: Watching) {
             let _: Option<()> = timeout(PAUSE, std::future::pending()).await;
         }
     }
+}
+
+/// Is it from before what is known, or but a part of it?
+fn says_less(record: &Record, known: &Record) -> bool {
+    lease::is_before(record, known) || lease::is_half_of(record, known)
 }
 
 /// How many attempts in a row have lost their answer.

@@ -356,14 +356,17 @@ impl State {
         self.start(Cause::Login, true, now.instant)
     }
 
-    /// A logout. `None` when there was nothing to log out of.
-    pub(crate) fn log_out(&mut self) -> Option<RefreshError> {
-        if matches!(self.login, Login::Over(_)) {
-            return None;
-        }
-        let error = RefreshError::ended(EndReason::LoggedOut);
-        self.new_epoch(Login::Over(error.clone()));
-        Some(error)
+    /// A logout. `false` when it is known here that there is nothing to log out of; it is another one than
+    /// that before, all the same.
+    pub(crate) fn log_out(&mut self) -> bool {
+        let over = match &self.login {
+            Login::Over(error) => Some(error.clone()),
+            _ => None,
+        };
+        let ends = over.is_none();
+        let error = over.unwrap_or_else(|| RefreshError::ended(EndReason::LoggedOut));
+        self.new_epoch(Login::Over(error));
+        ends
     }
 
     /// May tokens be adopted: is it still the same login?

@@ -15,10 +15,10 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::Coordinator;
 use super::Gate;
+use super::Inner;
 use super::Outcome;
 use super::shared::Storage;
 use crate::error::BoxError;
-use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
 use crate::store::DynTokenStore;
@@ -110,19 +110,15 @@ impl Coordinator {
         }
     }
 
-    /// Queues behind the gate, and writes the truth, unless the login of this epoch is over by then:
-    /// whoever ended it writes.
-    pub(super) async fn write_behind(&self, gate: Gate, epoch: u64) -> Outcome {
+    /// Queues behind the gate, and writes the truth, if that is wanted by then.
+    pub(super) async fn write_behind(
+        &self,
+        gate: Gate,
+        is_wanted: impl FnOnce(&Inner) -> Outcome,
+    ) -> Outcome {
         let _permit = self.enter(gate, self.settings.store_timeout * 2).await?;
-        let superseded = {
-            let inner = self.lock();
-            (inner.state.stamp().epoch != epoch).then(|| inner.state.absence())
-        };
-        match superseded {
-            None => self.write_truth().await,
-            Some(None) => Err(RefreshError::ended(EndReason::Replaced)),
-            Some(Some(error)) => Err(error),
-        }
+        is_wanted(&self.lock())?;
+        self.write_truth().await
     }
 
     /// Lets a write that fails, or is dropped half-way, be made good in the background (P13).

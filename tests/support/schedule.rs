@@ -2,8 +2,9 @@
 //!
 //! A refresh token may be presented again only where nobody alive has, or can get, its successor: whoever
 //! has it must have had a line to the store for the last 8 s, so that it could save it. Where a failover
-//! has lost a record, one that has claimed before those who remember could write it back (`BACK`), or any
-//! where none of them was connected, is excused as well; one that has the successor itself never is.
+//! has lost a record, one that has claimed before those who remember could write it back (`BACK` without a call
+//! that fails or dawdles), or any where none of them was connected, is excused as well; one that has the
+//! successor itself never is.
 
 // Each test file is a crate of its own and uses a part of this.
 #![allow(dead_code)]
@@ -52,6 +53,9 @@ const BACK: Duration = Duration::from_millis(1500);
 const HANGS: Duration = Duration::from_secs(700);
 
 const LINE: Duration = Duration::from_secs(8);
+
+/// No call is waited for longer.
+const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy)]
 pub struct Faults {
@@ -119,6 +123,8 @@ struct Seat {
     memory: (u64, u64),
     seen: Option<(u64, Option<(u64, u64)>)>,
     claimed_at: Option<Instant>,
+    /// The last call that failed or dawdled is over then.
+    troubled_until: Option<Instant>,
     /// It fails, does not answer, or dawdles in so many of a hundred calls.
     bad: u32,
 }
@@ -201,17 +207,32 @@ impl Facts {
         }
     }
 
+    /// Those processes that have a successor of this token.
+    fn seats_with(&self, refresh: &str) -> impl Iterator<Item = (usize, &Seat)> {
+        let (user, serial) = parts(refresh);
+        self.seats.iter().enumerate().filter(move |(_, seat)| {
+            let is_connected = seat.up_since.is_some_and(|it| it.elapsed() >= LINE);
+            let has = seat.has.get(&user).is_some_and(|has| *has > serial);
+            seat.alive && !seat.left && has && is_connected
+        })
+    }
+
+    /// When those processes could have written it back, after this failover.
+    fn is_back_at(&self, refresh: &str, fell: Instant) -> Instant {
+        let seats = self.seats_with(refresh);
+        let first = seats
+            .map(|(_, seat)| seat.troubled_until.unwrap_or(fell))
+            .min();
+        fell.max(first.unwrap_or(fell)) + BACK
+    }
+
     /// Who has a successor of this token, or gets it.
     fn holders(&self, refresh: &str, stored: &Record) -> Vec<String> {
         let (user, serial) = parts(refresh);
-        let mut holders = Vec::new();
-        for (n, seat) in self.seats.iter().enumerate() {
-            let is_connected = seat.up_since.is_some_and(|it| it.elapsed() >= LINE);
-            let has = seat.has.get(&user).is_some_and(|has| *has > serial);
-            if seat.alive && !seat.left && has && is_connected {
-                holders.push(format!("process {n}"));
-            }
-        }
+        let mut holders: Vec<_> = self
+            .seats_with(refresh)
+            .map(|(n, _)| format!("process {n}"))
+            .collect();
         let stored = stored.tokens().and_then(TokenSet::refresh_token);
         if stored.is_some_and(|it| {
             let (its, newer) = parts(it.expose());
@@ -404,9 +425,10 @@ impl Sim {
             let both = !holders.is_empty()
                 || (at.elapsed() < (if facts.patient { ms(90_000) } else { ms(9000) })
                     && !now.is_empty());
-            let in_gap = facts.fallen_back.is_some_and(|fell| {
-                claimed_at.is_some_and(|it| it <= fell + BACK) && Instant::now() >= fell
-            });
+            let in_gap = facts
+                .fallen_back
+                .zip(claimed_at)
+                .is_some_and(|(fell, claimed_at)| claimed_at <= facts.is_back_at(refresh, fell));
             let excused = facts.lost_for_good || in_gap;
             if has_itself {
                 facts.wrong(format!(
@@ -519,11 +541,15 @@ impl Line {
             _ => Trouble::None,
         };
         let slow = if odds(30) { 6000 } else { 800 };
-        (
-            trouble,
-            ms(fastrand::u64(..slow)),
-            ms(fastrand::u64(..slow)),
-        )
+        let (before, after) = (ms(fastrand::u64(..slow)), ms(fastrand::u64(..slow)));
+        let lasts = match trouble {
+            Trouble::Silence | Trouble::SilenceAfter => STORE_TIMEOUT,
+            _ => (before + after).min(STORE_TIMEOUT),
+        };
+        let until = Instant::now() + lasts;
+        let seat = &mut self.sim.lock().seats[self.process];
+        seat.troubled_until = seat.troubled_until.max(Some(until));
+        (trouble, before, after)
     }
 
     fn lives(&self) -> bool {
