@@ -1,10 +1,11 @@
 //! Proves what holds for a store without a lock and with a clock of its own: claims are renewed, clocks may
-//! differ, and what a failover has lost is written back (P1, P6, P8, P13 between processes).
+//! differ, it may be slow, and what a failover has lost is written back (P1, P4, P6, P8, P13 between processes).
 
 #[path = "support/shared.rs"]
 mod shared;
 mod support;
 
+use std::future::pending;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -18,11 +19,16 @@ use shared::in_use;
 use support::Script;
 use support::World;
 use support::settle_down;
+use tokio::time::Instant;
 use tokio::time::advance;
+use tokio::time::timeout;
+use tower_token_refresh::BoxError;
 use tower_token_refresh::EndReason;
 use tower_token_refresh::Record;
 use tower_token_refresh::SessionBuilder;
 use tower_token_refresh::SessionStatus;
+use tower_token_refresh::SharedTokenStore;
+use tower_token_refresh::Swap;
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -331,4 +337,130 @@ async fn a_machine_whose_clock_is_fast_leaves_a_refresh_token_in_doubt_alone_as_
     pass(3).await;
     processes[1].is_ok().await;
     assert_eq!((world.counts().reissues, world.counts().reuses), (2, 0));
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+async fn wait(time: Duration) {
+    let _ = timeout(time, pending::<()>()).await;
+}
+
+/// A way to the store that takes its time there, and back.
+#[derive(Clone)]
+struct Slow {
+    common: Common,
+    read: [u64; 2],
+    swap: [u64; 2],
+}
+
+impl SharedTokenStore for Slow {
+    async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
+        wait(ms(self.read[0])).await;
+        let read = self.common.read().await;
+        wait(ms(self.read[1])).await;
+        read
+    }
+
+    async fn swap(&self, version: u64, record: &Record) -> Result<Swap, BoxError> {
+        wait(ms(self.swap[0])).await;
+        let swapped = self.common.swap(version, record).await;
+        wait(ms(self.swap[1])).await;
+        swapped
+    }
+
+    async fn changed(&self, version: u64) {
+        self.common.changed(version).await;
+    }
+
+    fn can_lose(&self) -> bool {
+        self.common.can_lose()
+    }
+}
+
+fn slow(world: &World, common: &Common, read: [u64; 2], swap: [u64; 2]) -> Process<Slow> {
+    let common = common.other();
+    let store = Slow { common, read, swap };
+    let session = world.builder().shared_store(store.clone());
+    let session = session.build().unwrap();
+    Process {
+        client: world.client(&session),
+        session,
+        store,
+    }
+}
+
+// shows P1, P4
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_almost_all_of_its_time_serves_all_the_same() {
+    for (read, swap) in [
+        ([50, 2850], [2800, 100]),
+        ([2850, 50], [2800, 100]),
+        ([1450, 1450], [1450, 1450]),
+        ([50, 2850], [50, 2850]),
+    ] {
+        let (world, common) = (World::new(), Common::that_can_lose());
+        let all: Vec<_> = (0..3).map(|_| slow(&world, &common, read, swap)).collect();
+        all[0].session.login(world.tokens("u")).await.unwrap();
+        for process in &all {
+            process.is_ok().await;
+        }
+        for round in 1..4 {
+            world.expire();
+            let began = Instant::now();
+            let sent: Vec<_> = all.iter().map(Process::send).collect();
+            let mut bad = Vec::new();
+            for sent in sent {
+                let answer = sent.await.unwrap();
+                if answer.status != StatusCode::OK {
+                    bad.push(answer.why);
+                }
+            }
+            let counts = world.counts();
+            assert!(
+                bad.is_empty() && counts.reissues == round && counts.reuses == 0,
+                "{read:?} {swap:?} round {round} after {:?}: {counts:?} {bad:?}",
+                began.elapsed()
+            );
+            wait(ms(60_000)).await;
+        }
+    }
+}
+
+// shows P1: its owner lives, is in touch, and has the successor.
+#[tokio::test(start_paused = true)]
+async fn a_claim_of_one_with_a_slow_store_is_not_taken_away_while_it_waits_for_a_slow_issuer() {
+    let (world, common) = (World::new(), Common::that_can_lose());
+    let owner = slow(&world, &common, [50, 2850], [2800, 100]);
+    let other = Process::new(&world, &common);
+    owner.session.login(world.tokens("u")).await.unwrap();
+    owner.is_ok().await;
+    other.is_ok().await;
+    world.expire();
+    world.hold_reissues();
+    let sent = owner.send();
+    world.until(|counts| counts.reissues == 1).await;
+    let issuer = tokio::spawn({
+        let world = world.clone();
+        async move {
+            wait(ms(9_500)).await;
+            world.release_reissues();
+        }
+    });
+    let began = Instant::now();
+    while began.elapsed() < ms(40_000) {
+        other.get().await;
+        wait(ms(100)).await;
+    }
+    issuer.await.unwrap();
+    let answer = sent.await.unwrap();
+    let counts = world.counts();
+    assert_eq!(
+        (counts.reuses, counts.reissues),
+        (0, 1),
+        "{counts:?} {:?} {:?}",
+        answer.status,
+        answer.why
+    );
 }

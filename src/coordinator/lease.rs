@@ -41,7 +41,7 @@ type Changed = Result<Record, Denied>;
 /// What a record says that was not known before.
 #[derive(Debug, Clone)]
 pub(super) enum News {
-    /// A new login has taken the place of the one that is known.
+    /// A new login has taken the place of the one that is known, or is about to.
     Login,
     /// Nothing, but perhaps whose turn it is.
     Nothing,
@@ -71,6 +71,8 @@ pub(super) fn news(known: &Record, found: &Record) -> News {
         }
         (None, Turn::Ended(reason)) => News::Over(reason),
         (None, _) if known.tokens.is_none() => News::Nothing,
+        // It was over meanwhile, and somebody begins anew.
+        (None, _) if found.epoch > known.epoch => News::Login,
         (None, _) => News::Older,
         (Some(_), _) if found.epoch > known.epoch => News::Login,
         (Some(tokens), _) if same_pair(known.tokens.as_ref(), Some(tokens)) => News::Nothing,
@@ -282,37 +284,33 @@ pub(super) fn login(found: &Record, epoch: u64, tokens: &TokenSet, least: u64) -
 /// tombstone.
 pub(super) fn end(found: &Record, from: &Record, reason: EndReason, least: u64) -> Changed {
     check_format(found)?;
-    if !same_pair(found.tokens.as_ref(), from.tokens.as_ref()) {
+    let is_it = same_pair(found.tokens.as_ref(), from.tokens.as_ref());
+    if found.epoch != from.epoch || found.tokens.is_none() || !is_it {
         return Err(Denied::Superseded);
     }
-    bury(found, from.epoch, reason, least)
+    Ok(tombstone(found, reason, least))
 }
 
-/// The user logs out of the login with this epoch, whichever tokens it has by now.
-pub(super) fn log_out(found: &Record, epoch: u64, least: u64) -> Changed {
+/// The user logs out of the login with this epoch, or of one before it, whichever tokens it has by now.
+///
+/// `is_awaited` says that a login from before may yet take the place of what is found: where nobody is logged
+/// in, that is written once more, so that it can't.
+pub(super) fn log_out(found: &Record, epoch: u64, least: u64, is_awaited: bool) -> Changed {
     check_format(found)?;
-    if found.epoch > epoch {
+    if found.epoch > epoch || (found.tokens.is_none() && !is_awaited) {
         return Err(Denied::Superseded);
     }
-    bury(
-        found,
-        found.epoch,
-        EndReason::LoggedOut,
-        least.max(epoch + 1),
-    )
+    Ok(tombstone(found, EndReason::LoggedOut, least.max(epoch + 1)))
 }
 
-fn bury(found: &Record, epoch: u64, reason: EndReason, least: u64) -> Changed {
-    if found.epoch != epoch || found.tokens.is_none() {
-        return Err(Denied::Superseded);
-    }
-    Ok(Record {
+fn tombstone(found: &Record, reason: EndReason, least: u64) -> Record {
+    Record {
         epoch: least.max(found.epoch + 1),
         reissues: 0,
         tokens: None,
         turn: Turn::Ended(reason),
         ..next(found)
-    })
+    }
 }
 
 /// The store has lost what was known, and shows an older record, or none: what was known takes its place

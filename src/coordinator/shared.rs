@@ -4,6 +4,7 @@
 //! That record is *known*. What is found later is judged against it ([`lease::news`]), and what is
 //! written takes the place of what it says and of nothing newer.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -41,6 +42,9 @@ use crate::token::TokenSet;
 /// A change is tried so often, where others change the record all the time.
 const MOST_SWAPS: usize = 64;
 
+/// So many swaps without an answer are remembered.
+const MOST_UNANSWERED: usize = 32;
+
 /// Between two looks at a store that says at once that something may have changed, or fails.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -74,6 +78,11 @@ pub(super) struct Peers {
     logs_out: bool,
     /// When the user has logged in or out last, by our clock.
     acted: Option<SystemTime>,
+    /// What the store held then could not be read.
+    is_late: bool,
+    /// Swaps of ours without an answer, from the last one on: they may be done, or be done yet.
+    unanswered: VecDeque<Unanswered>,
+    swaps: u64,
     /// The claim of the latest attempt, which may be in the store.
     pub(super) claim: Option<Claim>,
     /// The store's lock, and the attempt that took it.
@@ -84,6 +93,14 @@ pub(super) struct Peers {
     /// The store's clock against ours. It stays as it is where it may, so that a record that is read and
     /// written again keeps its times.
     skew: Skew,
+}
+
+/// A swap in place of this version. The login or end that it would store.
+struct Unanswered {
+    number: u64,
+    version: u64,
+    epoch: u64,
+    tokens: Option<u64>,
 }
 
 /// What became of a change.
@@ -135,6 +152,7 @@ impl Peers {
     /// A login or logout of here takes the place of whatever the store holds by then.
     pub(super) fn replace_any(&mut self, logs_out: bool, now: &Now) {
         self.replaces = None;
+        self.is_late = false;
         self.logs_out = logs_out;
         self.acted = Some(now.wall);
     }
@@ -164,6 +182,42 @@ impl Inner {
             self.tokens = self.tokens.take().map(TokenSet::without_doubt);
             self.state.set_doubt(None);
         }
+    }
+
+    fn begin_swap(&mut self, version: u64, record: &Record) -> u64 {
+        let number = self.peers.swaps;
+        self.peers.swaps += 1;
+        self.peers.unanswered.truncate(MOST_UNANSWERED - 1);
+        self.peers.unanswered.push_front(Unanswered {
+            number,
+            version,
+            epoch: record.epoch,
+            tokens: self.mark(record.tokens()),
+        });
+        number
+    }
+
+    /// Has this come of a swap of ours without an answer, for another login than this one?
+    fn is_ours(&self, found: &Record, login: Option<&TokenSet>, can_lose: bool) -> bool {
+        let (tokens, login) = (self.mark(found.tokens()), self.mark(login));
+        self.peers.unanswered.iter().any(|it| {
+            // Epochs are numbers that others take as well, unless they tell the time.
+            let is_it = can_lose || it.tokens == tokens;
+            let is_other = login.is_none() || it.tokens != login;
+            it.epoch == found.epoch && it.version < found.version && is_it && is_other
+        })
+    }
+
+    /// May a login of ours yet take the place of this very record?
+    fn is_awaited(&self, found: &Record) -> bool {
+        let swaps = &self.peers.unanswered;
+        swaps
+            .iter()
+            .any(|it| it.version == found.version && it.tokens.is_some())
+    }
+
+    fn mark(&self, tokens: Option<&TokenSet>) -> Option<u64> {
+        tokens.map(|tokens| tokens.fingerprint(&self.key))
     }
 
     /// Is there a pair that the store does not have?
@@ -282,8 +336,23 @@ impl Coordinator {
         Err(too_fast())
     }
 
-    /// Where the answer is no answer, it is read back.
+    /// Where the answer is no answer, it is read back. One that has none is remembered, and so is one whose
+    /// caller is gone.
     pub(super) async fn swap(
+        &self,
+        store: &SharedStore,
+        version: u64,
+        record: &Record,
+    ) -> Result<Swap, RefreshError> {
+        let number = self.with(|inner, _| inner.begin_swap(version, record));
+        let swapped = self.swap_and_read_back(store, version, record).await;
+        if swapped.is_ok() {
+            self.with(|inner, _| inner.peers.unanswered.retain(|it| it.number != number));
+        }
+        swapped
+    }
+
+    async fn swap_and_read_back(
         &self,
         store: &SharedStore,
         version: u64,
@@ -317,6 +386,33 @@ impl Coordinator {
     fn acted_at(&self, store: &SharedStore) -> u64 {
         let acted = self.with(|inner, _| inner.peers.acted);
         acted.map_or(0, |acted| self.least_epoch(store, acted))
+    }
+
+    /// The epoch of what a login, or a logout, of here takes the place of: that of what was found when it came
+    /// about, and of whatever an earlier one of here has come to since.
+    fn replaced(
+        &self,
+        store: &SharedStore,
+        found: &Record,
+        login: Option<&TokenSet>,
+        first: &mut Option<u64>,
+    ) -> u64 {
+        let acted = self.acted_at(store);
+        let inner = self.lock();
+        let known = inner.peers.known.as_ref().map(|(known, _)| known.epoch);
+        let there = match known {
+            // Nobody can say what came first, but by the time, where epochs tell that.
+            _ if inner.peers.is_late && store.can_lose() => acted.max(known.unwrap_or(0)),
+            Some(known) if inner.peers.is_late => known,
+            // Nothing may be there because it was lost, and is yet to be written back.
+            _ if found.version == 0 => acted,
+            _ => found.epoch,
+        };
+        let epoch = *first.get_or_insert(there);
+        match inner.is_ours(found, login, store.can_lose()) {
+            true => epoch.max(found.epoch),
+            false => epoch,
+        }
     }
 
     /// Puts these tokens in the place of those they come from. Memory does not have them yet.
@@ -355,19 +451,15 @@ impl Coordinator {
             }
             Truth::End(..) => {
                 self.change(store, |found, now| {
-                    let epoch = *replaces.get_or_insert(found.epoch);
-                    lease::log_out(found, epoch, self.least_epoch(store, now))
+                    let epoch = self.replaced(store, found, None, &mut replaces);
+                    let is_awaited = self.lock().is_awaited(found);
+                    lease::log_out(found, epoch, self.least_epoch(store, now), is_awaited)
                 })
                 .await
             }
             Truth::Login(tokens) => {
                 self.change(store, |found, now| {
-                    // Nothing may be there because it was lost, and is yet to be written back.
-                    let there = match found.version {
-                        0 => self.acted_at(store),
-                        _ => found.epoch,
-                    };
-                    let epoch = *replaces.get_or_insert(there);
+                    let epoch = self.replaced(store, found, Some(&tokens), &mut replaces);
                     lease::login(found, epoch, &tokens, self.least_epoch(store, now))
                 })
                 .await
@@ -422,13 +514,10 @@ impl Coordinator {
                 Ok(())
             }
             Err(error) => {
-                let acted = self.acted_at(store);
                 self.with(|inner, _| {
                     if inner.state.stamp().epoch == epoch {
-                        // Nobody can say what came first, where not even that could be read.
-                        let known = inner.peers.known.as_ref().map(|(known, _)| known.epoch);
-                        let known = known.map(|known| known.max(acted));
-                        inner.peers.replaces = replaces.or(known);
+                        inner.peers.replaces = replaces;
+                        inner.peers.is_late |= replaces.is_none();
                     }
                 });
                 Err(error)
@@ -446,6 +535,9 @@ impl Coordinator {
         let unlocked = self.with(|inner, _| {
             inner.peers.claim = None;
             if let Some(record) = record {
+                // None of those before it is done any more.
+                let version = record.version;
+                inner.peers.unanswered.retain(|it| it.version >= version);
                 inner.know(record, epoch);
             }
             if inner.revision == revision {

@@ -385,19 +385,19 @@ impl State {
         self.install(token);
     }
 
-    /// Another process has logged in with this token, or has made an end. `true` when the session has
-    /// ended by it (P7).
+    /// Another process has logged in with this token, or has made an end, or begins anew after one and has
+    /// none yet. `true` when the session has ended by it (P7).
     pub(crate) fn take_over(&mut self, token: Option<Token>, error: RefreshError) -> bool {
         let was_live = matches!(self.login, Login::Live(_));
-        let ends = was_live && token.is_none() && error.end_reason() != Some(EndReason::LoggedOut);
-        match token {
-            Some(token) => {
-                self.new_epoch(Login::Live(token));
-                self.generation += 1;
-            }
-            None => self.new_epoch(Login::Over(error)),
-        }
-        ends
+        let (login, ends) = match (token, error.end_reason()) {
+            (Some(token), _) => (Login::Live(token), false),
+            (None, Some(EndReason::Replaced)) => (Login::Absent, false),
+            (None, reason) => (Login::Over(error), reason != Some(EndReason::LoggedOut)),
+        };
+        let is_live = matches!(login, Login::Live(_));
+        self.new_epoch(login);
+        self.generation += u64::from(is_live);
+        was_live && ends
     }
 
     /// May this attempt ask the issuer now? Adoption does not count, so it is asked this late.

@@ -35,6 +35,7 @@ use crate::error::BoxError;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::store::Claim;
 use crate::store::Record;
 use crate::store::StoreLock;
 use crate::store::Swap;
@@ -318,12 +319,17 @@ impl Guard {
         let span = self.span(granted.has_lock, limit);
         let wanted = match granted.has_lock {
             true => limit,
-            false => span / 3,
+            // Until the next renewal is due, and done although the store is slow.
+            false => span / 3 * 2,
         };
         if Instant::now() + wanted <= granted.until {
             return Ok(());
         }
-        match self.renew_claim(span).await.map_err(failed)? {
+        match self
+            .renew_claim(granted.until, span)
+            .await
+            .map_err(failed)?
+        {
             Some(until) => {
                 self.granted = Some(Granted { until, ..granted });
                 Ok(())
@@ -344,7 +350,7 @@ impl Guard {
             let due = granted.until - span / 3 * 2;
             let rest = due.saturating_duration_since(Instant::now());
             let _: Option<()> = timeout(rest, pending()).await;
-            match self.renew_claim(span).await {
+            match self.renew_claim(granted.until, span).await {
                 Ok(Some(until)) => granted.until = until,
                 Ok(None) => return pending().await,
                 Err(error) => {
@@ -358,8 +364,12 @@ impl Guard {
         }
     }
 
-    /// Until when it is ours now. `None` where somebody has taken it away.
-    async fn renew_claim(&self, span: Duration) -> Result<Option<Instant>, RefreshError> {
+    /// It was ours until then. Until when it is now: `None` where somebody has taken it away.
+    async fn renew_claim(
+        &self,
+        before: Instant,
+        span: Duration,
+    ) -> Result<Option<Instant>, RefreshError> {
         let coordinator = &self.coordinator;
         let Storage::Shared(store) = &coordinator.store else {
             return Ok(None);
@@ -371,6 +381,14 @@ impl Guard {
         let Some(claim) = claim else {
             return Ok(None);
         };
+        let until = Instant::now() + span;
+        if let Some(renewed) = self.renew_known(&claim, &known, before, span) {
+            let swapped = coordinator.swap(store, known.version, &renewed).await?;
+            if swapped == Swap::Done {
+                coordinator.with(|inner, _| inner.know(renewed, self.epoch()));
+                return Ok(Some(until));
+            }
+        }
         // The store's clock is read after this, so that we never think that there is more time.
         let mut began = Instant::now();
         let mut until = began;
@@ -390,6 +408,24 @@ impl Guard {
             }
             Change::Denied(..) => Ok(None),
         }
+    }
+
+    /// The renewed claim, where nothing has changed since: a store that is slow need not be read for it.
+    fn renew_known(
+        &self,
+        claim: &Claim,
+        known: &Record,
+        before: Instant,
+        span: Duration,
+    ) -> Option<Record> {
+        let Turn::Sent(latest) = known.turn else {
+            return None;
+        };
+        let rest = before.checked_duration_since(Instant::now())?;
+        let wall = self.coordinator.with(|_, now| now.wall);
+        // By the store's clock as it was read last. A machine that slept has lost the time since.
+        let now = latest.deadline.checked_sub(rest)?.max(wall);
+        lease::renew(known, claim, now, span).ok()
     }
 
     /// The attempt has brought no tokens, and is settled: it is the turn of others.

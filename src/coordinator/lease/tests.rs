@@ -507,11 +507,11 @@ fn the_end_leaves_a_tombstone_of_the_login_it_is_for() {
         }
     }
     let expected = record(7, 3, None, Turn::Ended(EndReason::LoggedOut));
-    becomes(log_out(&found, 2, 0), &expected);
-    assert_eq!(denied(log_out(&found, 1, 0)), Denied::Superseded);
+    becomes(log_out(&found, 2, 0, false), &expected);
+    assert_eq!(denied(log_out(&found, 1, 0, false)), Denied::Superseded);
     // A failover has brought back a login from before it.
     let expected = record(7, 9, None, Turn::Ended(EndReason::LoggedOut));
-    becomes(log_out(&found, 8, 0), &expected);
+    becomes(log_out(&found, 8, 0, false), &expected);
 }
 
 #[test]
@@ -533,7 +533,7 @@ fn a_refused_refresh_token_ends_only_the_login_that_still_has_it() {
 #[test]
 fn what_has_ended_does_not_end_again() {
     let found = record(6, 2, None, Turn::Ended(EndReason::Refused));
-    assert_eq!(denied(log_out(&found, 2, 0)), Denied::Superseded);
+    assert_eq!(denied(log_out(&found, 2, 0, false)), Denied::Superseded);
 }
 
 #[test]
@@ -560,7 +560,7 @@ fn a_record_of_a_newer_version_is_only_read() {
         commit(&found, &found, &pair(2)),
         login(&found, 2, &pair(2), 1),
         end(&found, &found, EndReason::Refused, 0),
-        log_out(&found, 2, 0),
+        log_out(&found, 2, 0, false),
         reopen(&tombstone, 0),
     ] {
         assert_eq!(denied(changed), Denied::ReadOnly);

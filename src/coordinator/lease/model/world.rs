@@ -381,7 +381,9 @@ impl World {
                 let tokens = self.tokens.of(pair, None);
                 (login(&found, epoch.into(), &tokens, 1), Event::LoggedIn)
             }
-            Step::LoggingOut { epoch } => (log_out(&found, epoch.into(), 0), Event::LoggedOut),
+            Step::LoggingOut { epoch } => {
+                (log_out(&found, epoch.into(), 0, false), Event::LoggedOut)
+            }
             _ => return None,
         })
     }

@@ -1,0 +1,293 @@
+//! Proves that the latest login or logout counts: none is undone by an older one that comes late, of the same
+//! process or of one that was cut off; and that whoever needs no login begins anew after an end (P4, P7, P8).
+
+#[path = "support/shared.rs"]
+mod shared;
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use shared::Common;
+use shared::Fate;
+use shared::Process;
+use support::World;
+use support::settle_down;
+use tokio::time::advance;
+use tower_token_refresh::ConfigError;
+use tower_token_refresh::Reissue;
+use tower_token_refresh::ReissueError;
+use tower_token_refresh::ReissueRequest;
+use tower_token_refresh::Session;
+use tower_token_refresh::TokenSet;
+
+async fn pass(time: u64) {
+    for _ in 0..time * 4 {
+        advance(Duration::from_millis(250)).await;
+        settle_down().await;
+    }
+}
+
+/// Each case is a test for a store that loses nothing, and one for a store that has failovers.
+macro_rules! on_both {
+    ($($case:ident)*) => {
+        mod that_keeps {
+            $(#[tokio::test(start_paused = true)]
+            async fn $case() { super::$case(super::Common::new).await; })*
+        }
+        mod that_can_lose {
+            $(#[tokio::test(start_paused = true)]
+            async fn $case() { super::$case(super::Common::that_can_lose).await; })*
+        }
+    };
+}
+
+on_both! {
+    a_login_is_not_undone_by_the_login_before_it_that_is_done_meanwhile
+    a_login_is_not_undone_by_the_logout_before_it_that_is_done_meanwhile
+    a_logout_is_not_undone_by_the_login_before_it_that_is_done_meanwhile
+    a_logout_is_not_undone_by_the_login_before_it_whose_swap_comes_late
+    one_that_missed_the_end_goes_on_after_another_has_begun_anew_and_died
+    one_that_missed_the_end_and_one_that_has_begun_anew_do_not_fight
+}
+
+/// Nobody is logged in, as everybody knows.
+async fn logged_out(process: &Process, store: &Common, case: &str) {
+    pass(10).await;
+    let stored = store.tokens().await;
+    assert!(stored.is_none(), "{case}: {stored:?}");
+    let status = process.session.status();
+    assert!(!status.is_logged_in(), "{case}: {status:?}");
+}
+
+// shows P7, P8: the login's swap is not answered, the user logs out, and then the swap is done.
+async fn a_logout_is_not_undone_by_the_login_before_it_whose_swap_comes_late(
+    store: fn() -> Common,
+) {
+    for after_logout in [false, true] {
+        let (world, store) = (World::new(), store());
+        let one = Process::new(&world, &store);
+        if after_logout {
+            one.session.login(world.tokens("t")).await.unwrap();
+            one.session.logout().await.unwrap();
+        }
+        one.store.next_swaps([Fate::Late]);
+        let told = one.session.login(world.tokens("u")).await;
+        assert!(told.unwrap_err().is_not_saved());
+        one.session.logout().await.unwrap();
+        one.store.release();
+        settle_down().await;
+        logged_out(&one, &store, &format!("after_logout {after_logout}")).await;
+    }
+}
+
+// The same where the swap is done between the logout's read and its swap.
+async fn a_logout_is_not_undone_by_the_login_before_it_that_is_done_meanwhile(
+    store: fn() -> Common,
+) {
+    let (world, store) = (World::new(), store());
+    let one = Process::new(&world, &store);
+    one.session.login(world.tokens("t")).await.unwrap();
+    one.store.next_swaps([Fate::Late, Fate::HeldBefore]);
+    let told = one.session.login(world.tokens("u")).await;
+    assert!(told.unwrap_err().is_not_saved());
+    one.store.until_held().await;
+    let session = one.session.clone();
+    let logout = tokio::spawn(async move { session.logout().await });
+    settle_down().await;
+    // First the late login, then the logout.
+    one.store.release();
+    settle_down().await;
+    one.store.release();
+    settle_down().await;
+    let told = logout.await.unwrap();
+    logged_out(&one, &store, &format!("logout told {told:?}")).await;
+}
+
+// shows P8: the login's swap is not answered, somebody else logs in on the same device.
+async fn a_login_is_not_undone_by_the_login_before_it_that_is_done_meanwhile(
+    store: fn() -> Common,
+) {
+    let (world, store) = (World::new(), store());
+    let one = Process::new(&world, &store);
+    one.session.login(world.tokens("t")).await.unwrap();
+    one.store.next_swaps([Fate::Late, Fate::HeldBefore]);
+    let told = one.session.login(world.tokens("u")).await;
+    assert!(told.unwrap_err().is_not_saved());
+    one.store.until_held().await;
+    advance(Duration::from_millis(500)).await;
+    let session = one.session.clone();
+    let tokens = world.tokens("v");
+    let login = tokio::spawn(async move { session.login(tokens).await });
+    settle_down().await;
+    one.store.release();
+    settle_down().await;
+    one.store.release();
+    settle_down().await;
+    let told = login.await.unwrap();
+    pass(10).await;
+    assert_eq!(one.get().await.user, "v", "login told {told:?}");
+}
+
+// shows P8: a logout's swap is not answered, and the user logs in again.
+async fn a_login_is_not_undone_by_the_logout_before_it_that_is_done_meanwhile(
+    store: fn() -> Common,
+) {
+    let (world, store) = (World::new(), store());
+    let one = Process::new(&world, &store);
+    one.session.login(world.tokens("t")).await.unwrap();
+    one.store.next_swaps([Fate::Late, Fate::HeldBefore]);
+    let told = one.session.logout().await;
+    assert!(told.unwrap_err().is_store());
+    one.store.until_held().await;
+    advance(Duration::from_millis(500)).await;
+    let session = one.session.clone();
+    let tokens = world.tokens("v");
+    let login = tokio::spawn(async move { session.login(tokens).await });
+    settle_down().await;
+    one.store.release();
+    settle_down().await;
+    one.store.release();
+    settle_down().await;
+    let told = login.await.unwrap();
+    pass(10).await;
+    assert_eq!(one.get().await.user, "v", "login told {told:?}");
+}
+
+// shows P8: epochs tell the time where a store can lose something.
+#[tokio::test(start_paused = true)]
+async fn a_login_that_could_not_even_read_does_not_undo_a_login_minutes_later() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let one = Process::new(&world, &store);
+    let other = Process::new(&world, &store);
+    other.session.login(world.tokens("t")).await.unwrap();
+    one.store.set_away(true);
+    one.session.login(world.tokens("u")).await.unwrap_err();
+    pass(300).await;
+    other.session.login(world.tokens("v")).await.unwrap();
+    one.store.set_away(false);
+    pass(60).await;
+    assert_eq!(other.get().await.user, "v");
+    assert_eq!(one.get().await.user, "v");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_logout_that_could_not_even_read_does_not_undo_a_login_minutes_later() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let one = Process::new(&world, &store);
+    let other = Process::new(&world, &store);
+    other.session.login(world.tokens("t")).await.unwrap();
+    one.store.set_away(true);
+    one.session.logout().await.unwrap_err();
+    pass(300).await;
+    other.session.login(world.tokens("v")).await.unwrap();
+    one.store.set_away(false);
+    pass(60).await;
+    assert_eq!(other.get().await.user, "v");
+}
+
+// The same by one that has read the record before: that one is told.
+#[tokio::test(start_paused = true)]
+async fn a_logout_by_one_that_has_read_and_was_cut_off_does_not_undo_a_login_minutes_later() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let one = Process::new(&world, &store);
+    let other = Process::new(&world, &store);
+    other.session.login(world.tokens("t")).await.unwrap();
+    one.is_ok().await;
+    one.store.set_away(true);
+    one.session.logout().await.unwrap_err();
+    pass(300).await;
+    other.session.login(world.tokens("v")).await.unwrap();
+    one.store.set_away(false);
+    pass(60).await;
+    assert_eq!(other.get().await.user, "v");
+}
+
+#[derive(Clone, Default)]
+struct Issuer {
+    asked: Arc<AtomicUsize>,
+    is_down: Arc<AtomicBool>,
+}
+
+impl Reissue for Issuer {
+    async fn reissue(&self, _: ReissueRequest) -> Result<TokenSet, ReissueError> {
+        let n = self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.is_down.load(Ordering::Relaxed) {
+            return Err(ReissueError::transient("down"));
+        }
+        Ok(TokenSet::new(format!("token-{n}")).unwrap())
+    }
+
+    fn needs_refresh_token(&self) -> bool {
+        false
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        Ok(())
+    }
+}
+
+fn session(issuer: &Issuer, store: &Common) -> Session {
+    let builder = Session::builder(issuer.clone()).shared_store(store.clone());
+    builder.build().unwrap()
+}
+
+// shows P4
+async fn one_that_missed_the_end_goes_on_after_another_has_begun_anew_and_died(
+    store: fn() -> Common,
+) {
+    let (issuer, store) = (Issuer::default(), store());
+    let (first, second) = (store.other(), store.other());
+    let one = session(&issuer, &first);
+    let other = session(&issuer, &second);
+    one.token().await.unwrap();
+    other.token().await.unwrap();
+    // It looks only now and then.
+    first.set_away(true);
+    other.logout().await.unwrap();
+    issuer.is_down.store(true, Ordering::Relaxed);
+    let fresh = session(&issuer, &store.other());
+    fresh.token().await.unwrap_err();
+    drop((fresh, other));
+    first.set_away(false);
+    issuer.is_down.store(false, Ordering::Relaxed);
+    pass(60).await;
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        pass(30).await;
+        told.push(one.refresh().await);
+    }
+    assert!(told.iter().any(Result::is_ok), "{:?}", told.last());
+}
+
+// shows P7
+async fn one_that_missed_the_end_and_one_that_has_begun_anew_do_not_fight(store: fn() -> Common) {
+    let (issuer, store) = (Issuer::default(), store());
+    let (first, second) = (store.other(), store.other());
+    let one = session(&issuer, &first);
+    let other = session(&issuer, &second);
+    one.token().await.unwrap();
+    other.token().await.unwrap();
+    first.set_away(true);
+    other.logout().await.unwrap();
+    issuer.is_down.store(true, Ordering::Relaxed);
+    let fresh = session(&issuer, &store.other());
+    fresh.token().await.unwrap_err();
+    let (epoch, version) = (store.epoch().await, store.record().await.version());
+    first.set_away(false);
+    let mut epochs = Vec::new();
+    for _ in 0..20 {
+        advance(Duration::from_millis(50)).await;
+        settle_down().await;
+        epochs.push(store.epoch().await);
+    }
+    let versions = store.record().await.version() - version;
+    assert!(
+        versions < 10 && epochs.iter().all(|it| *it >= epoch),
+        "{versions} versions in a second; from {epoch} to {epochs:?}"
+    );
+    drop((one, fresh));
+}
