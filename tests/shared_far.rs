@@ -5,7 +5,9 @@
 mod shared;
 mod support;
 
+use std::future::Future;
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -347,27 +349,33 @@ async fn wait(time: Duration) {
     let _ = timeout(time, pending::<()>()).await;
 }
 
-/// A way to the store that takes its time there, and back.
+/// How long a read, or a swap, takes there and back.
+type Pace = Arc<dyn Fn(bool) -> [u64; 2] + Send + Sync>;
+
+/// A way to the store that takes its time.
 #[derive(Clone)]
 struct Slow {
     common: Common,
-    read: [u64; 2],
-    swap: [u64; 2],
+    pace: Pace,
+}
+
+impl Slow {
+    async fn take<T>(&self, is_swap: bool, call: impl Future<Output = T>) -> T {
+        let [there, back] = (self.pace)(is_swap);
+        wait(ms(there)).await;
+        let answer = call.await;
+        wait(ms(back)).await;
+        answer
+    }
 }
 
 impl SharedTokenStore for Slow {
     async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
-        wait(ms(self.read[0])).await;
-        let read = self.common.read().await;
-        wait(ms(self.read[1])).await;
-        read
+        self.take(false, self.common.read()).await
     }
 
     async fn swap(&self, version: u64, record: &Record) -> Result<Swap, BoxError> {
-        wait(ms(self.swap[0])).await;
-        let swapped = self.common.swap(version, record).await;
-        wait(ms(self.swap[1])).await;
-        swapped
+        self.take(true, self.common.swap(version, record)).await
     }
 
     async fn changed(&self, version: u64) {
@@ -379,9 +387,11 @@ impl SharedTokenStore for Slow {
     }
 }
 
-fn slow(world: &World, common: &Common, read: [u64; 2], swap: [u64; 2]) -> Process<Slow> {
-    let common = common.other();
-    let store = Slow { common, read, swap };
+fn slow(world: &World, common: &Common, pace: &Pace) -> Process<Slow> {
+    let store = Slow {
+        common: common.other(),
+        pace: pace.clone(),
+    };
     let session = world.builder().shared_store(store.clone());
     let session = session.build().unwrap();
     Process {
@@ -389,6 +399,19 @@ fn slow(world: &World, common: &Common, read: [u64; 2], swap: [u64; 2]) -> Proce
         session,
         store,
     }
+}
+
+fn always(read: [u64; 2], swap: [u64; 2]) -> Pace {
+    Arc::new(move |is_swap| if is_swap { swap } else { read })
+}
+
+/// The issuer answers after so long.
+fn release_after(world: &World, time: Duration) {
+    let world = world.clone();
+    drop(tokio::spawn(async move {
+        wait(time).await;
+        world.release_reissues();
+    }));
 }
 
 // shows P1, P4
@@ -401,7 +424,9 @@ async fn a_store_that_takes_almost_all_of_its_time_serves_all_the_same() {
         ([50, 2850], [50, 2850]),
     ] {
         let (world, common) = (World::new(), Common::that_can_lose());
-        let all: Vec<_> = (0..3).map(|_| slow(&world, &common, read, swap)).collect();
+        let all: Vec<_> = (0..3)
+            .map(|_| slow(&world, &common, &always(read, swap)))
+            .collect();
         all[0].session.login(world.tokens("u")).await.unwrap();
         for process in &all {
             process.is_ok().await;
@@ -432,7 +457,7 @@ async fn a_store_that_takes_almost_all_of_its_time_serves_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn a_claim_of_one_with_a_slow_store_is_not_taken_away_while_it_waits_for_a_slow_issuer() {
     let (world, common) = (World::new(), Common::that_can_lose());
-    let owner = slow(&world, &common, [50, 2850], [2800, 100]);
+    let owner = slow(&world, &common, &always([50, 2850], [2800, 100]));
     let other = Process::new(&world, &common);
     owner.session.login(world.tokens("u")).await.unwrap();
     owner.is_ok().await;
@@ -441,19 +466,12 @@ async fn a_claim_of_one_with_a_slow_store_is_not_taken_away_while_it_waits_for_a
     world.hold_reissues();
     let sent = owner.send();
     world.until(|counts| counts.reissues == 1).await;
-    let issuer = tokio::spawn({
-        let world = world.clone();
-        async move {
-            wait(ms(9_500)).await;
-            world.release_reissues();
-        }
-    });
+    release_after(&world, ms(9_500));
     let began = Instant::now();
     while began.elapsed() < ms(40_000) {
         other.get().await;
         wait(ms(100)).await;
     }
-    issuer.await.unwrap();
     let answer = sent.await.unwrap();
     let counts = world.counts();
     assert_eq!(
@@ -463,4 +481,48 @@ async fn a_claim_of_one_with_a_slow_store_is_not_taken_away_while_it_waits_for_a
         answer.status,
         answer.why
     );
+}
+
+// shows P1: nobody dies, nothing fails, and nothing is lost; the issuer and the store only take their time.
+#[test]
+fn stores_and_issuers_that_take_any_time_have_nothing_presented_twice() {
+    for seed in 0..60 {
+        fastrand::seed(seed);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let counts = runtime.block_on(async {
+            let (world, common) = (World::new(), Common::that_can_lose());
+            let any: Pace = Arc::new(|_| {
+                let all = fastrand::u64(..2900);
+                let there = fastrand::u64(..=all);
+                [there, all - there]
+            });
+            let all: Vec<_> = (0..3).map(|_| slow(&world, &common, &any)).collect();
+            all[0].session.login(world.tokens("u")).await.unwrap();
+            for process in &all {
+                process.is_ok().await;
+            }
+            for _ in 0..4 {
+                world.expire();
+                world.hold_reissues();
+                let before = world.counts().reissues;
+                let mut sent: Vec<_> = all.iter().map(Process::send).collect();
+                world.until(|counts| counts.reissues > before).await;
+                release_after(&world, ms(5000 + fastrand::u64(..4500)));
+                for _ in 0..240 {
+                    for (process, sent) in all.iter().zip(&mut sent) {
+                        if sent.is_finished() {
+                            *sent = process.send();
+                        }
+                    }
+                    wait(ms(250)).await;
+                }
+            }
+            world.counts()
+        });
+        assert_eq!((counts.reissues, counts.reuses), (4, 0), "seed {seed}");
+    }
 }

@@ -47,3 +47,35 @@ fn everything_at_once_leaves_a_session_that_works() {
     };
     run(faults, 0..40);
 }
+
+// shows P1, P4, P6, P8
+#[test]
+fn a_store_that_loses_nothing() {
+    let faults = Faults {
+        keeps: true,
+        ..Faults::default()
+    };
+    run(faults, 0..40);
+}
+
+// shows P1, P4, P6, P8
+#[test]
+fn tokens_that_say_how_long_they_live() {
+    let faults = Faults {
+        lifetimes: true,
+        clocks: false,
+        ..Faults::default()
+    };
+    run(faults, 0..40);
+}
+
+// shows P1, P4, P6, P8
+#[test]
+fn tokens_that_say_how_long_they_live_in_a_store_that_falls_back() {
+    let faults = Faults {
+        lifetimes: true,
+        rollbacks: true,
+        ..Faults::default()
+    };
+    run(faults, 0..40);
+}

@@ -20,4 +20,5 @@ mod faults;
 mod names;
 mod scene;
 mod sessions;
+mod standby;
 mod together;

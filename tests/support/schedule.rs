@@ -65,6 +65,10 @@ pub struct Faults {
     pub logins: bool,
     pub rollbacks: bool,
     pub clocks: bool,
+    /// Tokens say how long they live, and are refreshed ahead of that.
+    pub lifetimes: bool,
+    /// The store loses nothing, and says so.
+    pub keeps: bool,
 }
 
 impl Default for Faults {
@@ -76,6 +80,8 @@ impl Default for Faults {
             logins: true,
             rollbacks: false,
             clocks: true,
+            lifetimes: false,
+            keeps: false,
         }
     }
 }
@@ -694,7 +700,7 @@ impl SharedTokenStore for Line {
     }
 
     fn can_lose(&self) -> bool {
-        true
+        self.common.can_lose()
     }
 }
 
@@ -736,6 +742,9 @@ impl Process {
             .reissue_limit(u32::MAX, Duration::from_secs(1));
         if let Some(grace) = sim.lock().grace {
             builder = builder.lost_reply(LostReply::grace(grace));
+        }
+        if let Some(lifetime) = sim.lock().lifetime {
+            builder = builder.refresh_ahead(lifetime / 3);
         }
         if sim.lock().patient {
             builder = builder
@@ -915,7 +924,10 @@ async fn play(seed: u64, faults: Faults) -> Report {
     fastrand::seed(seed);
     let sim = Sim {
         facts: Arc::default(),
-        common: Common::that_can_lose(),
+        common: match faults.keeps {
+            true => Common::new(),
+            false => Common::that_can_lose(),
+        },
     };
     {
         let mut facts = sim.lock();
@@ -927,6 +939,7 @@ async fn play(seed: u64, faults: Faults) -> Report {
         };
         facts.patient = faults.issuer && odds(25);
         facts.notices = [0, 80, 100][fastrand::usize(..3)];
+        facts.lifetime = faults.lifetimes.then(|| ms(fastrand::u64(2000..60_000)));
         facts.grace = (faults.issuer && odds(20)).then(|| ms(60_000));
     }
     let n = fastrand::usize(2..5);
@@ -1101,7 +1114,8 @@ async fn play(seed: u64, faults: Faults) -> Report {
         return report(&sim, calm.elapsed());
     }
     check_ops(&sim).await;
-    // Nobody writes without need.
+    // Nobody writes without need, once what was begun ahead of expiry is done.
+    pass(ms(1000)).await;
     let before = sim.common.record().await.version();
     pass(ms(20_000)).await;
     if sim.common.record().await.version() != before {
