@@ -60,6 +60,23 @@ pub(super) fn is_before(found: &Record, known: &Record) -> bool {
     order(found) < order(known)
 }
 
+/// Has somebody written back what he knew from before this claim of ours, under the number that it had?
+pub(super) fn lacks(found: &Record, known: &Record, claim: &Claim) -> bool {
+    let has = |record: &Record| matches!(record.turn, Turn::Sent(its) if its.is_of(claim));
+    found.version == known.version
+        && has(known)
+        && found.turn == Turn::Free
+        && is_same(found, known)
+}
+
+/// The same login with the same tokens, of which the same is to be feared.
+fn is_same(found: &Record, known: &Record) -> bool {
+    let tries = |record: &Record| Some(record.tokens.as_ref()?.in_doubt()?.tries);
+    found.epoch == known.epoch
+        && same_pair(found.tokens.as_ref(), known.tokens.as_ref())
+        && tries(found) == tries(known)
+}
+
 /// Compares what is found with what was known.
 pub(super) fn news(known: &Record, found: &Record) -> News {
     if is_before(found, known) {
@@ -148,11 +165,7 @@ pub(super) fn claim_again(
     span: Duration,
 ) -> Changed {
     check_format(found)?;
-    let tries = |record: &Record| Some(record.tokens.as_ref()?.in_doubt()?.tries);
-    let is_same = found.epoch == known.epoch
-        && same_pair(found.tokens.as_ref(), known.tokens.as_ref())
-        && tries(found) == tries(known);
-    if !is_same || found.turn != Turn::Free {
+    if !is_same(found, known) || found.turn != Turn::Free {
         return Err(Denied::Superseded);
     }
     let turn = Turn::Sent(Claim {

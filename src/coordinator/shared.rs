@@ -76,8 +76,8 @@ pub(super) struct Peers {
     replaces: Option<u64>,
     /// The user has logged out, and the store was not told yet.
     logs_out: bool,
-    /// When the user has logged in or out last, by our clock.
-    acted: Option<SystemTime>,
+    /// When the user has logged in or out last.
+    acted: Option<Now>,
     /// What the store held then could not be read.
     is_late: bool,
     /// Swaps of ours without an answer, from the last one on: they may be done, or be done yet.
@@ -139,6 +139,16 @@ impl Peers {
         }
     }
 
+    /// What the store has shown or was given, and has lost: this is from before it.
+    fn lost(&self, found: &Record) -> Option<Record> {
+        let newest = self.newest.as_ref()?;
+        let is_lost = lease::is_before(found, newest)
+            || self
+                .claim
+                .is_some_and(|claim| lease::lacks(found, newest, &claim));
+        is_lost.then(|| newest.clone())
+    }
+
     fn see(&mut self, record: &Record) {
         if !self
             .newest
@@ -154,7 +164,7 @@ impl Peers {
         self.replaces = None;
         self.is_late = false;
         self.logs_out = logs_out;
-        self.acted = Some(now.wall);
+        self.acted = Some(*now);
     }
 }
 
@@ -260,8 +270,7 @@ impl Coordinator {
     ) -> Result<(Record, SystemTime), RefreshError> {
         for _ in 0..MOST_SWAPS {
             let (found, now) = self.read_once(store).await?;
-            let newest = self.with(|inner, _| inner.peers.newest.clone());
-            let lost = newest.filter(|newest| lease::is_before(&found, newest));
+            let lost = self.with(|inner, _| inner.peers.lost(&found));
             let Some(Ok(restored)) = lost.map(|newest| lease::restore(&found, &newest)) else {
                 return Ok((found, now));
             };
@@ -383,8 +392,14 @@ impl Coordinator {
 
     /// The epoch of the time at which the user has logged in or out last. Whatever has a later one came later,
     /// where epochs tell that.
-    fn acted_at(&self, store: &SharedStore) -> u64 {
-        let acted = self.with(|inner, _| inner.peers.acted);
+    fn acted_at(&self, store: &SharedStore, now: SystemTime) -> u64 {
+        let since = self.with(|inner, local| {
+            let acted = inner.peers.acted?;
+            // One of these clocks stands still while the machine sleeps, and the other may be set.
+            let slept = local.wall.duration_since(acted.wall).unwrap_or_default();
+            Some(slept.max(local.instant.saturating_duration_since(acted.instant)))
+        });
+        let acted = since.and_then(|since| now.checked_sub(since));
         acted.map_or(0, |acted| self.least_epoch(store, acted))
     }
 
@@ -393,11 +408,11 @@ impl Coordinator {
     fn replaced(
         &self,
         store: &SharedStore,
-        found: &Record,
+        (found, now): (&Record, SystemTime),
         login: Option<&TokenSet>,
         first: &mut Option<u64>,
     ) -> u64 {
-        let acted = self.acted_at(store);
+        let acted = self.acted_at(store, now);
         let inner = self.lock();
         let known = inner.peers.known.as_ref().map(|(known, _)| known.epoch);
         let there = match known {
@@ -451,7 +466,7 @@ impl Coordinator {
             }
             Truth::End(..) => {
                 self.change(store, |found, now| {
-                    let epoch = self.replaced(store, found, None, &mut replaces);
+                    let epoch = self.replaced(store, (found, now), None, &mut replaces);
                     let is_awaited = self.lock().is_awaited(found);
                     lease::log_out(found, epoch, self.least_epoch(store, now), is_awaited)
                 })
@@ -459,7 +474,7 @@ impl Coordinator {
             }
             Truth::Login(tokens) => {
                 self.change(store, |found, now| {
-                    let epoch = self.replaced(store, found, Some(&tokens), &mut replaces);
+                    let epoch = self.replaced(store, (found, now), Some(&tokens), &mut replaces);
                     lease::login(found, epoch, &tokens, self.least_epoch(store, now))
                 })
                 .await

@@ -5,6 +5,8 @@
 //! [`SharedTokenStore`].
 
 mod document;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod doubts;
 #[cfg(feature = "file")]
 mod file;
 mod memory;

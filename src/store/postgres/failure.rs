@@ -9,6 +9,8 @@ use tokio_postgres::error::DbError;
 use tokio_postgres::error::Severity;
 use tokio_postgres::error::SqlState;
 
+pub(super) const BUSY: &str = "others change the same rows of PostgreSQL all the time";
+
 /// What went wrong. It has no source: that of a database shows parameters and rows in its `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Failure {
@@ -88,10 +90,7 @@ pub(super) const READ_ONLY: &str = "the PostgreSQL server takes no writes: it is
 /// What is wrong and what to do, and what can be done about it here.
 fn judge(code: &SqlState, table: &str) -> (String, Then) {
     let (what, then) = match code.code() {
-        "40001" | "40P01" => (
-            "others change the same rows of PostgreSQL all the time",
-            Then::Again,
-        ),
+        "40001" | "40P01" => (BUSY, Then::Again),
         "25006" => (READ_ONLY, Then::Elsewhere),
         "42P01" | "3F000" => {
             let what = format!(

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use self::connect::Over;
 use self::connect::Servers;
+use self::failure::BUSY;
 use self::failure::Failure;
 use self::failure::READ_ONLY;
 use self::failure::Then;
@@ -31,6 +32,7 @@ use self::table::Table;
 use super::Record;
 use super::SharedTokenStore;
 use super::Swap;
+use super::doubts::Doubts;
 use super::notices::Notices;
 use super::notices::Subject;
 use super::notices::notice;
@@ -120,6 +122,7 @@ pub struct PostgresStore {
     name: String,
     link: Arc<Link>,
     table: Arc<Table>,
+    doubts: Arc<Doubts>,
     changes: Subject,
 }
 
@@ -141,6 +144,7 @@ impl PostgresStore {
             changes: Notices::new().subject(seal.key()),
             link: Arc::new(Link::new(Arc::new(servers))),
             table: Arc::default(),
+            doubts: Arc::default(),
             name: session.to_owned(),
             seal,
         }
@@ -170,6 +174,7 @@ impl PostgresStore {
     /// When a part of it is anything but letters, digits, `_` and `$`, or longer than 63 bytes.
     pub fn table(mut self, table: &str) -> Result<Self, ConfigError> {
         self.table = Arc::new(Table::new(table)?);
+        self.doubts = Arc::default();
         // What is told of another table is told on another channel.
         self.changes = Notices::new().subject(self.seal.key());
         Ok(self)
@@ -193,6 +198,7 @@ impl PostgresStore {
             name: session.to_owned(),
             link: self.link.clone(),
             table: self.table.clone(),
+            doubts: self.doubts.clone(),
         }
     }
 
@@ -226,22 +232,27 @@ impl PostgresStore {
         format!("{};", self.table.create)
     }
 
-    async fn stored(&self) -> Result<(Option<Stored>, SystemTime), Failure> {
-        let (table, read) = (&self.table.name, &self.table.read);
+    async fn stored(&self, read: &str) -> Result<(Option<Stored>, SystemTime), Failure> {
+        let table = &self.table.name;
         let key = [(&self.seal.key() as _, Type::TEXT)];
-        let first = self
-            .link
-            .query(table, read, &key, |rows| stored(table, rows))
-            .await;
-        match first {
-            // The connection was of no use any more, be it since it was used last.
-            Err(failure) if matches!(failure.then, Then::Lost | Then::Elsewhere) => {
-                self.link
-                    .query(table, read, &key, |rows| stored(table, rows))
-                    .await
+        let mut is_lost = false;
+        for _ in 0..TRIES {
+            let read = self
+                .link
+                .query(table, read, &key, |rows| stored(table, rows))
+                .await;
+            match read {
+                Err(failure) if failure.then == Then::Again => {}
+                // The connection was of no use any more, be it since it was used last.
+                Err(failure)
+                    if !is_lost && matches!(failure.then, Then::Lost | Then::Elsewhere) =>
+                {
+                    is_lost = true;
+                }
+                read => return read,
             }
-            first => first,
         }
+        Err(Failure::new(BUSY, Then::Again))
     }
 
     async fn replace(&self, version: u64, record: &Record) -> Result<Swap, BoxError> {
@@ -264,6 +275,7 @@ impl PostgresStore {
             0 => (&self.table.insert, &all[..5]),
             _ => (&self.table.update, &all[..]),
         };
+        self.doubts.begin(key, version);
         let mut moved = false;
         for _ in 0..TRIES {
             let swapped = self
@@ -273,8 +285,11 @@ impl PostgresStore {
                 })
                 .await;
             match swapped {
-                Ok(0) => return Ok(Swap::Conflict),
-                Ok(_) => return Ok(Swap::Done),
+                Ok(0) => break,
+                Ok(_) => {
+                    self.doubts.settle(key, record.version());
+                    return Ok(Swap::Done);
+                }
                 Err(failure) => match failure.then {
                     Then::Again => {}
                     // The primary of before: who is it now?
@@ -283,6 +298,7 @@ impl PostgresStore {
                 },
             }
         }
+        self.doubts.give_up(key, version);
         Ok(Swap::Conflict)
     }
 }
@@ -324,7 +340,12 @@ impl fmt::Debug for PostgresStore {
 
 impl SharedTokenStore for PostgresStore {
     async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
-        let (stored, now) = self.stored().await?;
+        let (mut stored, mut now) = self.stored(&self.table.read).await?;
+        let version = |stored: &Option<Stored>| stored.as_ref().map_or(0, |(version, _)| *version);
+        if self.doubts.is_in_doubt(self.seal.key(), version(&stored)) {
+            (stored, now) = self.stored(&self.table.read_to_confirm).await?;
+            self.doubts.settle(self.seal.key(), version(&stored));
+        }
         let record = match stored {
             Some((version, text)) => self.seal.open(version, &text)?,
             None => Record::empty(),

@@ -21,6 +21,8 @@ pub(super) struct Table {
     pub(super) create: String,
     pub(super) check: String,
     pub(super) read: String,
+    /// The same, after a commit that changes nothing: it is not answered before those that came earlier.
+    pub(super) read_to_confirm: String,
     pub(super) insert: String,
     pub(super) update: String,
 }
@@ -49,6 +51,8 @@ impl Table {
         // than its default stays, and counts for this transaction alone.
         let durable = "CASE WHEN current_setting('synchronous_commit') = 'off' \
                        THEN set_config('synchronous_commit', 'on', true) END";
+        let now = "floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint, \
+                   current_setting('transaction_read_only') = 'on'";
         let told = format!("SELECT pg_notify($4, $5), {durable} FROM done");
         Self {
             channel: channel(quoted),
@@ -62,10 +66,14 @@ impl Table {
             check: format!("SELECT session, version, record, changed_at FROM {quoted} WHERE false"),
             // One row, whether there is a record or not.
             read: format!(
-                "SELECT stored.version, stored.record, \
-                 floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint, \
-                 current_setting('transaction_read_only') = 'on' \
+                "SELECT stored.version, stored.record, {now} \
                  FROM (SELECT 1) AS one LEFT JOIN {quoted} AS stored ON stored.session = $1"
+            ),
+            read_to_confirm: format!(
+                "WITH stored AS (\
+                 UPDATE {quoted} SET version = version WHERE session = $1 RETURNING version, record) \
+                 SELECT stored.version, stored.record, {now}, {durable} \
+                 FROM (SELECT 1) AS one LEFT JOIN stored ON true"
             ),
             insert: format!(
                 "WITH done AS (\

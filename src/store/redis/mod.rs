@@ -386,7 +386,7 @@ impl SharedTokenStore for RedisStore {
         let Some(replicas) = &self.replicas else {
             return Ok((record, now));
         };
-        if !replicas.is_in_doubt(&self.key, record.version()) {
+        if !replicas.doubts.is_in_doubt(&self.key, record.version()) {
             return Ok((record, now));
         }
         let (found, link) = self.find(&replicas.line, &READ_TO_CONFIRM).await?;
@@ -410,9 +410,9 @@ impl SharedTokenStore for RedisStore {
             return Ok(if done { Swap::Done } else { Swap::Conflict });
         };
         let link = replicas.line.live_link().await?;
-        replicas.begin(&self.key, version);
+        replicas.doubts.begin(&self.key, version);
         if !self.run::<bool>(&replicas.line, &link, swap).await? {
-            replicas.give_up(&self.key, version);
+            replicas.doubts.give_up(&self.key, version);
             return Ok(Swap::Conflict);
         }
         replicas.confirm(&link, &self.key, record.version()).await?;

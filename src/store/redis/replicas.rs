@@ -5,11 +5,8 @@
 //! and the `WAIT` go on the same one; and while it waits, it reads nothing more on it, so that one `WAIT`
 //! is for all that was written before.
 //!
-//! A write that too few replicas have is there all the same, for whoever reads it: the session, which asks
-//! for what became of it, and would take it for done. So what was not confirmed is remembered, and a read
-//! that would show it has it confirmed first.
+//! A write that too few replicas have is there all the same, for whoever reads it: see [`Doubts`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -22,6 +19,7 @@ use redis::cmd;
 use super::fault::Fault;
 use super::line::Line;
 use super::line::Link;
+use crate::store::doubts::Doubts;
 use crate::time::timeout;
 
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -39,8 +37,7 @@ pub(super) struct Replicas {
     queue: Mutex<Queue>,
     /// Only one waits.
     waiting: tokio::sync::Mutex<()>,
-    /// By key: the swaps that may be done without being confirmed.
-    doubts: Mutex<HashMap<String, Vec<Doubt>>>,
+    pub(super) doubts: Doubts,
 }
 
 /// Who wants writes to be confirmed on the connection that is used now.
@@ -54,12 +51,6 @@ struct Queue {
     refused: Option<(u64, Fault)>,
 }
 
-/// Swaps in place of the record of one version, of which nobody can say yet whether a replica has them.
-struct Doubt {
-    version: u64,
-    swaps: u64,
-}
-
 impl Replicas {
     pub(super) fn new(client: Client, number: u32, limit: Duration) -> Arc<Self> {
         Arc::new(Self {
@@ -69,58 +60,15 @@ impl Replicas {
             line: Line::new(client),
             queue: Mutex::default(),
             waiting: tokio::sync::Mutex::default(),
-            doubts: Mutex::default(),
+            doubts: Doubts::default(),
         })
-    }
-
-    /// A swap in place of this version is about to be sent.
-    pub(super) fn begin(&self, key: &str, version: u64) {
-        let mut doubts = lock(&self.doubts);
-        let of_key = doubts.entry(key.to_owned()).or_default();
-        match of_key.iter_mut().find(|doubt| doubt.version == version) {
-            Some(doubt) => doubt.swaps += 1,
-            None => of_key.push(Doubt { version, swaps: 1 }),
-        }
-    }
-
-    /// It was not done.
-    pub(super) fn give_up(&self, key: &str, version: u64) {
-        self.change(key, |doubt| {
-            if doubt.version == version {
-                doubt.swaps -= 1;
-            }
-            doubt.swaps > 0
-        });
-    }
-
-    /// The record of this version, and so what came before it, has been confirmed. A swap in place of it
-    /// may come later.
-    fn settle(&self, key: &str, version: u64) {
-        self.change(key, |doubt| doubt.version >= version);
-    }
-
-    fn change(&self, key: &str, stays: impl FnMut(&mut Doubt) -> bool) {
-        let mut doubts = lock(&self.doubts);
-        if let Some(of_key) = doubts.get_mut(key) {
-            of_key.retain_mut(stays);
-            if of_key.is_empty() {
-                doubts.remove(key);
-            }
-        }
-    }
-
-    /// May the record of this version be one that this process has written, and no replica has?
-    pub(super) fn is_in_doubt(&self, key: &str, version: u64) -> bool {
-        let doubts = lock(&self.doubts);
-        let of_key = doubts.get(key).map(Vec::as_slice).unwrap_or_default();
-        of_key.iter().any(|doubt| doubt.version < version)
     }
 
     /// Waits until enough replicas have what was written on this connection, up to this version of the
     /// record.
     pub(super) async fn confirm(&self, link: &Link, key: &str, version: u64) -> Result<(), Fault> {
         self.wait(link).await?;
-        self.settle(key, version);
+        self.doubts.settle(key, version);
         Ok(())
     }
 
