@@ -39,6 +39,7 @@ on_both! {
     a_login_is_not_undone_by_the_logout_before_it_that_is_done_meanwhile
     a_logout_is_not_undone_by_the_login_before_it_that_is_done_meanwhile
     a_logout_is_not_undone_by_the_login_before_it_whose_swap_comes_late
+    a_logout_is_one_while_an_older_logout_is_still_being_written
 }
 
 /// Nobody is logged in, as everybody knows.
@@ -142,4 +143,33 @@ async fn a_login_is_not_undone_by_the_logout_before_it_that_is_done_meanwhile(
     let told = login.await.unwrap();
     pass(10).await;
     assert_eq!(one.get().await.user, "v", "login told {told:?}");
+}
+
+// shows P7: the first logout is still being written when the user logs out once more, of another login.
+async fn a_logout_is_one_while_an_older_logout_is_still_being_written(store: fn() -> Common) {
+    let (world, store) = (World::new(), store());
+    let one = Process::new(&world, &store);
+    let other = Process::new(&world, &store);
+    one.session.login(world.tokens("t")).await.unwrap();
+    other.is_ok().await;
+    one.store.set_away(true);
+    one.session.logout().await.unwrap_err();
+    other.session.login(world.tokens("u")).await.unwrap();
+    settle_down().await;
+    // The store is back: one read to find that out, and one to write what is left.
+    one.store.next_reads([Fate::Done, Fate::HeldBefore]);
+    one.store.set_away(false);
+    one.store.until_held().await;
+    let session = one.session.clone();
+    let logout = tokio::spawn(async move { session.logout().await });
+    settle_down().await;
+    one.store.release();
+    let told = logout.await.unwrap();
+    pass(10).await;
+    let stored = store.tokens().await;
+    let status = one.session.status();
+    assert!(
+        told.is_err() || (stored.is_none() && !status.is_logged_in()),
+        "logout told {told:?}: {status:?} {stored:?}"
+    );
 }
