@@ -526,3 +526,22 @@ fn stores_and_issuers_that_take_any_time_have_nothing_presented_twice() {
         assert_eq!((counts.reissues, counts.reuses), (4, 0), "seed {seed}");
     }
 }
+
+// shows P8: it may be put right any time, and is neither asked nor warned of without end until then.
+#[tokio::test(start_paused = true)]
+async fn an_older_record_that_stays_is_looked_at_now_and_then() {
+    let (world, store) = (World::new(), Common::new());
+    let processes = in_use(&world, &store, 1, |builder| builder).await;
+    let before = store.record().await;
+    world.expire();
+    processes[0].is_ok().await;
+    store.fall_back(&before).await;
+    settle_down().await;
+    let reads = processes[0].store.reads();
+    for _ in 0..600 {
+        advance(Duration::from_millis(100)).await;
+        settle_down().await;
+    }
+    let reads = processes[0].store.reads() - reads;
+    assert!(reads <= 60, "{reads} reads and warnings in a minute");
+}

@@ -60,10 +60,10 @@ pub(super) fn is_before(found: &Record, known: &Record) -> bool {
     order(found) < order(known)
 }
 
-/// Has somebody written back what he knew from before this claim of ours, under the number that it had?
+/// Has somebody written back what he knew from before this claim of ours, so that nobody seems to have one?
 pub(super) fn lacks(found: &Record, known: &Record, claim: &Claim) -> bool {
     let has = |record: &Record| matches!(record.turn, Turn::Sent(its) if its.is_of(claim));
-    found.version == known.version
+    found.version >= known.version
         && has(known)
         && found.turn == Turn::Free
         && is_same(found, known)
@@ -295,13 +295,15 @@ pub(super) fn login(found: &Record, epoch: u64, tokens: &TokenSet, least: u64) -
 
 /// The login of this record is over, unless somebody has stored other tokens for it: what stays is a
 /// tombstone.
-pub(super) fn end(found: &Record, from: &Record, reason: EndReason, least: u64) -> Changed {
+///
+/// A failover may have brought that login back: its end, unlike a logout, is older than any login after it.
+pub(super) fn end(found: &Record, from: &Record, reason: EndReason) -> Changed {
     check_format(found)?;
     let is_it = same_pair(found.tokens.as_ref(), from.tokens.as_ref());
     if found.epoch != from.epoch || found.tokens.is_none() || !is_it {
         return Err(Denied::Superseded);
     }
-    Ok(tombstone(found, reason, least))
+    Ok(tombstone(found, reason, 0))
 }
 
 /// The user logs out of the login with this epoch, or of one before it, whichever tokens it has by now.

@@ -45,8 +45,10 @@ const MOST_SWAPS: usize = 64;
 /// So many swaps without an answer are remembered.
 const MOST_UNANSWERED: usize = 32;
 
-/// Between two looks at a store that says at once that something may have changed, or fails.
+/// Between two looks at a store that says at once that something may have changed, or fails; and at one that
+/// goes on showing an older record, at the most.
 const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// After so long the store is read although nothing has been heard.
 const LOOK: Duration = Duration::from_secs(30);
@@ -132,29 +134,20 @@ impl Peers {
     /// Memory is in line with this record, in the login of this epoch.
     fn know(&mut self, record: Record, epoch: u64) {
         // Whoever has read it before a login was taken over speaks of the login before that.
-        let is_less = |(known, its): &(Record, u64)| *its > epoch || says_less(&record, known);
+        let is_less = |(known, its): &(Record, u64)| {
+            *its > epoch || lease::is_before(&record, known) || lease::is_half_of(&record, known)
+        };
         if !self.known.as_ref().is_some_and(is_less) {
             self.replaces = None;
             self.known = Some((record, epoch));
         }
     }
 
-    /// What the store has shown or was given, and has lost: this is from before it.
-    fn lost(&self, found: &Record) -> Option<Record> {
-        let newest = self.newest.as_ref()?;
-        let is_lost = lease::is_before(found, newest)
-            || self
-                .claim
-                .is_some_and(|claim| lease::lacks(found, newest, &claim));
-        is_lost.then(|| newest.clone())
-    }
-
     fn see(&mut self, record: &Record) {
-        if !self
-            .newest
-            .as_ref()
-            .is_some_and(|newest| says_less(record, newest))
-        {
+        let is_newer = |newest: &Record| {
+            lease::is_before(newest, record) && !lease::is_half_of(record, newest)
+        };
+        if self.newest.as_ref().is_none_or(is_newer) {
             self.newest = Some(record.clone());
         }
     }
@@ -192,6 +185,19 @@ impl Inner {
             self.tokens = self.tokens.take().map(TokenSet::without_doubt);
             self.state.set_doubt(None);
         }
+    }
+
+    /// What a store that can lose something has lost, as this was found there.
+    fn lost(&self, found: &Record) -> Option<Record> {
+        let peers = &self.peers;
+        let newest = peers.newest.as_ref()?;
+        if lease::is_before(found, newest) {
+            return Some(newest.clone());
+        }
+        // When it is over, it may be ours that is found.
+        let claim = peers.claim.filter(|_| self.running.is_some())?;
+        let (known, _) = peers.known.as_ref()?;
+        lease::lacks(found, known, &claim).then(|| known.clone())
     }
 
     fn begin_swap(&mut self, version: u64, record: &Record) -> u64 {
@@ -270,7 +276,7 @@ impl Coordinator {
     ) -> Result<(Record, SystemTime), RefreshError> {
         for _ in 0..MOST_SWAPS {
             let (found, now) = self.read_once(store).await?;
-            let lost = self.with(|inner, _| inner.peers.lost(&found));
+            let lost = self.with(|inner, _| inner.lost(&found));
             let Some(Ok(restored)) = lost.map(|newest| lease::restore(&found, &newest)) else {
                 return Ok((found, now));
             };
@@ -459,10 +465,8 @@ impl Coordinator {
                     .await
             }
             Truth::End(Some(known), reason) if reason != EndReason::LoggedOut => {
-                self.change(store, |found, now| {
-                    lease::end(found, &known, reason, self.least_epoch(store, now))
-                })
-                .await
+                self.change(store, |found, _| lease::end(found, &known, reason))
+                    .await
             }
             Truth::End(..) => {
                 self.change(store, |found, now| {
@@ -579,10 +583,7 @@ impl Coordinator {
                 .absence()
                 .is_some_and(|it| it.end_reason().is_some());
             match inner.news(&found) {
-                News::Older => {
-                    tracing::warn!("the token store holds an older record than it did before");
-                    return None;
-                }
+                News::Older => return None,
                 News::Nothing => {
                     if let Some(tokens) = found.tokens() {
                         inner.take_over_doubt(tokens, &self.settings, now);
@@ -670,21 +671,23 @@ impl Coordinator {
 
     /// Looks whether another process has stored something new. While a transaction is under way, which
     /// reads the store as well, only for another login or an end: as with those of here, nobody waits
-    /// for it.
-    async fn look(&self, store: &SharedStore) -> Outcome {
+    /// for it. `true` where the store holds an older record than it did before.
+    async fn look(&self, store: &SharedStore) -> Result<bool, RefreshError> {
         let (gate, epoch) = self.with(|inner, _| (inner.gate.clone(), inner.state.stamp().epoch));
         let permit = gate.try_lock_owned();
         let (found, _) = self.read(store).await?;
-        let is_ours = self.with(|inner, _| {
+        let (is_ours, is_older) = self.with(|inner, _| {
             // Whoever waits for the first look of all must not be told that this login is another.
             let is_loading = inner.peers.known.is_none() && inner.running.is_some();
-            let is_other = matches!(inner.news(&found), News::Login | News::Over(_));
-            !inner.dirty && !is_loading && (permit.is_ok() || is_other)
+            let news = inner.news(&found);
+            let is_other = matches!(news, News::Login | News::Over(_));
+            let is_ours = !inner.dirty && !is_loading && (permit.is_ok() || is_other);
+            (is_ours, matches!(news, News::Older))
         });
         if is_ours {
             self.take_in(found, epoch);
         }
-        Ok(())
+        Ok(is_older)
     }
 }
 
@@ -736,6 +739,7 @@ impl Drop for Watching {
 
 async fn watch(store: SharedStore, task: Watching) {
     let mut was_away = false;
+    let mut pause = PAUSE;
     loop {
         let Some(coordinator) = task.coordinator.upgrade() else {
             return;
@@ -749,20 +753,25 @@ async fn watch(store: SharedStore, task: Watching) {
             return;
         };
         let seen = coordinator.look(&store).await;
-        if mem::replace(&mut was_away, seen.is_err()) && seen.is_ok() {
+        let is_away = seen.is_err();
+        if mem::replace(&mut was_away, is_away) && !is_away {
             coordinator.sync_now().await;
         }
         let moved = coordinator.lock().peers.known().version != version;
         drop(coordinator);
-        if panicked || seen.is_err() || !moved {
-            let _: Option<()> = timeout(PAUSE, std::future::pending()).await;
+        match seen {
+            Ok(true) => {
+                if pause == PAUSE {
+                    tracing::warn!("the token store holds an older record than it did before");
+                }
+                pause = LONGEST_PAUSE.min(pause * 2);
+            }
+            _ => pause = PAUSE,
+        }
+        if panicked || is_away || !moved {
+            let _: Option<()> = timeout(pause, std::future::pending()).await;
         }
     }
-}
-
-/// Is it from before what is known, or but a part of it?
-fn says_less(record: &Record, known: &Record) -> bool {
-    lease::is_before(record, known) || lease::is_half_of(record, known)
 }
 
 /// How many attempts in a row have lost their answer.

@@ -469,14 +469,9 @@ impl Guard {
         let (Some(known), Some(reason)) = (known, error.end_reason()) else {
             return completion;
         };
-        let ended = self.coordinator.change(store, |found, now| {
-            lease::end(
-                found,
-                &known,
-                reason,
-                self.coordinator.least_epoch(store, now),
-            )
-        });
+        let ended = self
+            .coordinator
+            .change(store, |found, _| lease::end(found, &known, reason));
         match ended.await {
             Ok(Change::Denied(Denied::Superseded, found)) => match self.judge(&found) {
                 Ok(Some(newer)) => Completion::Installed(Box::new(newer), true),

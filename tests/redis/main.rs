@@ -16,6 +16,7 @@ mod common;
 mod connections;
 mod contract;
 mod failures;
+mod late;
 mod replicas;
 mod secrets;
 mod sessions;

@@ -21,6 +21,7 @@ mod faults;
 mod kind;
 mod logins;
 mod losses;
+mod many;
 mod scene;
 mod slow;
 mod steps;

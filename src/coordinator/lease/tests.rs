@@ -500,10 +500,10 @@ fn the_end_leaves_a_tombstone_of_the_login_it_is_for() {
     let (found, _) = claimed();
     for reason in [EndReason::Refused, EndReason::Rejected] {
         let expected = record(7, 3, None, Turn::Ended(reason));
-        becomes(end(&found, &free(), reason, 0), &expected);
+        becomes(end(&found, &free(), reason), &expected);
         for epoch in [1, 3] {
             let from = record(5, epoch, pair(1), Turn::Free);
-            assert_eq!(denied(end(&found, &from, reason, 0)), Denied::Superseded);
+            assert_eq!(denied(end(&found, &from, reason)), Denied::Superseded);
         }
     }
     let expected = record(7, 3, None, Turn::Ended(EndReason::LoggedOut));
@@ -525,7 +525,7 @@ fn a_refused_refresh_token_ends_only_the_login_that_still_has_it() {
         None,
     ] {
         let found = record(6, 2, tokens, Turn::Free);
-        let denied = denied(end(&found, &free(), EndReason::Refused, 0));
+        let denied = denied(end(&found, &free(), EndReason::Refused));
         assert_eq!(denied, Denied::Superseded, "{found:?}");
     }
 }
@@ -559,7 +559,7 @@ fn a_record_of_a_newer_version_is_only_read() {
         lose(&found, &claim, at(105)),
         commit(&found, &found, &pair(2)),
         login(&found, 2, &pair(2), 1),
-        end(&found, &found, EndReason::Refused, 0),
+        end(&found, &found, EndReason::Refused),
         log_out(&found, 2, 0, false),
         reopen(&tombstone, 0),
     ] {

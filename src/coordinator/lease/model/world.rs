@@ -375,7 +375,7 @@ impl World {
                     tokens: Some(self.tokens.of(process.pair, None)),
                     ..Record::empty()
                 };
-                (end(&found, &from, EndReason::Refused, 0), Event::Ended)
+                (end(&found, &from, EndReason::Refused), Event::Ended)
             }
             Step::LoggingIn { epoch, pair } => {
                 let tokens = self.tokens.of(pair, None);
