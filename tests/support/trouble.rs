@@ -1,8 +1,9 @@
-//! A session that is in use while something is wrong with the store it shares.
+//! A session that is in use while something is wrong with the store it shares, and calls that are given up.
 
 // Each test file is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -17,6 +18,18 @@ use crate::support::World;
 
 /// Far more than anything here takes.
 const HANG: Duration = Duration::from_secs(60);
+
+/// Waits for this, which comes before the call's answer. The call is dropped then, as a session does it at its
+/// deadline; one that is lent can go on.
+pub async fn unanswered<T: Debug>(call: impl Future<Output = T>, until: impl Future<Output = ()>) {
+    let either = async {
+        tokio::select! {
+            answer = call => panic!("{answer:?}"),
+            () = until => {}
+        }
+    };
+    timeout(HANG, either).await.expect("it hangs");
+}
 
 /// A session that is logged in.
 pub struct InUse {
