@@ -172,10 +172,7 @@ async fn a_server_that_is_killed() {
 #[tokio::test]
 async fn a_server_that_is_stopped() {
     let server = server(&[]);
-    // The session's own deadline is the one that counts.
-    let limit = Duration::from_millis(500);
-    let store = Place::of(&server).store();
-    let scene = InUse::with(store, |builder| builder.store_timeout(limit)).await;
+    let scene = InUse::impatient(Place::of(&server).store()).await;
     server.stop().unwrap();
     scene.bears_it("").await;
     server.resume().unwrap();
