@@ -70,15 +70,7 @@ async fn a_pair_that_a_failover_has_lost_is_written_back_before_anything_is_pres
         let (mut scene, replica) = with_a_pair_that_no_replica_has(kind).await;
         let newest = scene.access().await.unwrap();
         replica.take_over(&mut scene).await;
-        for process in &scene.processes {
-            is_served(process).await;
-        }
-        scene.until(|record| access(record) == Some(&newest)).await;
-        scene.start().await;
-        scene.goes_on().await;
-        scene.has_reissued(1);
-        scene.one_more_round().await;
-        scene.has_reissued(2);
+        is_written_back(&mut scene, &newest).await;
     })
     .await;
 }
