@@ -17,7 +17,6 @@ use shared::pass;
 use support::Script;
 use support::World;
 use support::settle_down;
-use tokio::time::advance;
 use tower_token_refresh::Record;
 use tower_token_refresh::SessionStatus;
 
