@@ -22,6 +22,7 @@ use built::prepare;
 use built::program;
 use fingerprint::Fingerprint;
 use fleet::is_as_promised;
+use fleet::is_undisturbed;
 use fleet::run;
 use oracle::Counts;
 use oracle::Oracle;
@@ -46,23 +47,11 @@ async fn processes_that_share_a_file_make_one_reissue_for_each_expiry() {
     let ran = run(&["--processes", "3", "--rounds", "5", "--json"]).await;
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let line = ran.json();
-    is_as_promised(&line);
+    is_undisturbed(&line);
     assert_eq!(
         (&line["processes"], &line["rounds"]),
         (&3.into(), &5.into())
     );
-    // More only where a process took so long that its token expired once more.
-    assert!(line["expiries"].as_u64() >= Some(5), "{line}");
-    assert_eq!(line["reissues"], line["expiries"], "{line}");
-    for none in [
-        "reused",
-        "families_ended",
-        "avoidable_reuse",
-        "in_doubt",
-        "hung",
-    ] {
-        assert_eq!(line[none], 0, "{none}: {line}");
-    }
     ran.says("to their first use by another process: p50");
 }
 

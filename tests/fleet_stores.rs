@@ -20,6 +20,7 @@ use built::eventually;
 use built::prepare;
 use built::program;
 use fleet::is_as_promised;
+use fleet::is_undisturbed;
 use fleet::run;
 use futures::future::join_all;
 use processes::children;
@@ -27,7 +28,6 @@ use processes::is_running;
 use rustix::process::Pid;
 use rustix::process::Signal;
 use rustix::process::kill_process;
-use serde_json::Value;
 use tokio::io::AsyncBufReadExt;
 use tokio::io::BufReader;
 use tokio::net::TcpListener;
@@ -42,26 +42,6 @@ async fn run_on_each(arguments: &[&str]) -> [Ran; 2] {
     let [postgres, redis] = SPAWNED.map(|store| [&["--store", store], arguments].concat());
     let (postgres, redis) = tokio::join!(run(&postgres), run(&redis));
     [postgres, redis]
-}
-
-/// Nothing went wrong.
-fn is_undisturbed(line: &Value) {
-    is_as_promised(line);
-    // More only where a process took so long that its token expired once more.
-    assert!(
-        line["expiries"].as_u64() >= line["rounds"].as_u64(),
-        "{line}"
-    );
-    assert_eq!(line["reissues"], line["expiries"], "{line}");
-    for none in [
-        "reused",
-        "families_ended",
-        "avoidable_reuse",
-        "in_doubt",
-        "hung",
-    ] {
-        assert_eq!(line[none], 0, "{none}: {line}");
-    }
 }
 
 // shows P1, P3, B131, B132, B138

@@ -14,6 +14,7 @@ use std::time::Duration;
 use shared::Common;
 use shared::Fate;
 use shared::Process;
+use shared::pass;
 use support::Script;
 use support::World;
 use support::settle_down;
@@ -24,13 +25,6 @@ use tower_token_refresh::ReissueError;
 use tower_token_refresh::ReissueRequest;
 use tower_token_refresh::Session;
 use tower_token_refresh::TokenSet;
-
-async fn pass(time: u64) {
-    for _ in 0..time * 4 {
-        advance(Duration::from_millis(250)).await;
-        settle_down().await;
-    }
-}
 
 /// Each case is a test for a store that loses nothing, and one for a store that has failovers.
 macro_rules! on_both {

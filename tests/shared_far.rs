@@ -18,6 +18,7 @@ use shared::Notice;
 use shared::Process;
 use shared::expired;
 use shared::in_use;
+use shared::pass;
 use support::Script;
 use support::World;
 use support::settle_down;
@@ -36,16 +37,15 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-async fn pass(time: u64) {
-    for _ in 0..time {
-        advance(seconds(1)).await;
-        settle_down().await;
-    }
-}
-
 fn patient(builder: SessionBuilder) -> SessionBuilder {
     let builder = builder.reissue_timeout(seconds(100));
     builder.wait_timeout(seconds(300))
+}
+
+fn all_away(processes: &[Process], away: bool) {
+    for process in processes {
+        process.store.set_away(away);
+    }
 }
 
 fn access(record: &Record) -> Option<&str> {
@@ -59,8 +59,7 @@ async fn a_claim_outlives_an_issuer_that_is_ten_times_slower() {
     let processes = in_use(&world, &store, 2, patient).await;
     world.expire();
     world.hold_reissues();
-    let first = processes[0].send();
-    world.until(|counts| counts.reissues == 1).await;
+    let first = processes[0].send_and_reissue(&world).await;
     let second = processes[1].send();
     pass(92).await;
     assert!(!first.is_finished() && !second.is_finished());
@@ -69,7 +68,7 @@ async fn a_claim_outlives_an_issuer_that_is_ten_times_slower() {
     world.release_reissues();
     assert_eq!(first.await.unwrap().status, StatusCode::OK);
     assert_eq!(second.await.unwrap().status, StatusCode::OK);
-    assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+    world.has_reissued(1);
 }
 
 // shows B135: one renewal that fails is made good by the next.
@@ -84,8 +83,7 @@ async fn a_renewal_that_fails_costs_nothing() {
         let processes = in_use(&world, &store, 2, patient).await;
         world.expire();
         world.hold_reissues();
-        let first = processes[0].send();
-        world.until(|counts| counts.reissues == 1).await;
+        let first = processes[0].send_and_reissue(&world).await;
         processes[0].store.next_swaps(fates);
         let second = processes[1].send();
         pass(30).await;
@@ -93,7 +91,7 @@ async fn a_renewal_that_fails_costs_nothing() {
         world.release_reissues();
         assert_eq!(first.await.unwrap().status, StatusCode::OK);
         assert_eq!(second.await.unwrap().status, StatusCode::OK);
-        assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+        world.has_reissued(1);
     }
 }
 
@@ -105,8 +103,7 @@ async fn one_that_is_cut_off_from_the_store_is_taken_for_dead_and_its_answer_cou
     let processes = in_use(&world, &store, 2, patient).await;
     world.expire();
     world.hold_reissues();
-    let first = processes[0].send();
-    world.until(|counts| counts.reissues == 1).await;
+    let first = processes[0].send_and_reissue(&world).await;
     processes[0].store.set_away(true);
     let second = processes[1].send();
     pass(12).await;
@@ -120,7 +117,7 @@ async fn one_that_is_cut_off_from_the_store_is_taken_for_dead_and_its_answer_cou
         .await;
     pass(12).await;
     processes[1].is_ok().await;
-    assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+    world.has_reissued(1);
 }
 
 // shows P13: what could not be saved while the store was away is there before anybody else presents what it
@@ -131,21 +128,16 @@ async fn a_pair_that_waits_for_the_store_is_saved_as_soon_as_that_is_back() {
         let (world, store) = (World::new(), Common::new());
         let processes = expired(&world, &store, 2).await;
         world.hold_reissues();
-        let first = processes[0].send();
-        world.until(|counts| counts.reissues == 1).await;
-        for process in &processes {
-            process.store.set_away(true);
-        }
+        let first = processes[0].send_and_reissue(&world).await;
+        all_away(&processes, true);
         world.release_reissues();
         assert_eq!(first.await.unwrap().status, StatusCode::OK);
         pass(away).await;
         assert!(processes[1].get().await.why.unwrap().is_store());
-        for process in &processes {
-            process.store.set_away(false);
-        }
+        all_away(&processes, false);
         pass(1).await;
         processes[1].is_ok().await;
-        assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+        world.has_reissued(1);
     }
 }
 
@@ -156,8 +148,7 @@ async fn a_pair_that_waits_for_a_store_that_takes_no_writes_is_saved_before_othe
         let (world, store) = (World::new(), Common::new());
         let processes = expired(&world, &store, 2).await;
         world.hold_reissues();
-        let first = processes[0].send();
-        world.until(|counts| counts.reissues == 1).await;
+        let first = processes[0].send_and_reissue(&world).await;
         store.lose(usize::MAX);
         world.release_reissues();
         assert_eq!(first.await.unwrap().status, StatusCode::OK);
@@ -169,7 +160,7 @@ async fn a_pair_that_waits_for_a_store_that_takes_no_writes_is_saved_before_othe
             processes[1].get().await;
         }
         processes[1].is_ok().await;
-        assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+        world.has_reissued(1);
     }
 }
 
@@ -201,7 +192,7 @@ async fn what_the_store_has_lost_is_written_back() {
             process.is_ok().await;
         }
         fresh.is_ok().await;
-        assert_eq!((world.counts().reissues, world.counts().reuses), (2, 0));
+        world.has_reissued(2);
     }
 }
 
@@ -218,7 +209,7 @@ async fn what_the_store_has_lost_is_written_back_before_anything_is_presented() 
     for process in &processes {
         process.is_ok().await;
     }
-    assert_eq!((world.counts().reissues, world.counts().reuses), (2, 0));
+    world.has_reissued(2);
 }
 
 // shows P7: a logout stays one.
@@ -245,16 +236,12 @@ async fn a_logout_that_the_store_has_lost_is_written_back() {
 async fn a_login_after_a_loss_is_the_newest() {
     let (world, store) = (World::new(), Common::that_can_lose());
     let (processes, _) = second_pair(&world, &store).await;
-    for process in &processes {
-        process.store.set_away(true);
-    }
+    all_away(&processes, true);
     store.fall_back(&Record::empty()).await;
     pass(1).await;
     let fresh = Process::new(&world, &store);
     fresh.session.login(world.tokens("v")).await.unwrap();
-    for process in &processes {
-        process.store.set_away(false);
-    }
+    all_away(&processes, false);
     for process in &processes {
         process
             .until(|status| matches!(status, SessionStatus::LoggedIn { generation: 3, .. }))
@@ -299,7 +286,7 @@ async fn the_newest_of_what_is_remembered_wins() {
     store.until(|record| access(record) == Some(&newest)).await;
     processes[1].is_ok().await;
     assert_eq!(store.access().await, newest);
-    assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+    world.has_reissued(1);
 }
 
 // shows B108 between machines: times are told by the store's clock.
@@ -338,7 +325,7 @@ async fn a_machine_whose_clock_is_fast_leaves_a_refresh_token_in_doubt_alone_as_
     assert_eq!(world.counts().reissues, 1);
     pass(3).await;
     processes[1].is_ok().await;
-    assert_eq!((world.counts().reissues, world.counts().reuses), (2, 0));
+    world.has_reissued(2);
 }
 
 fn ms(n: u64) -> Duration {

@@ -13,10 +13,10 @@ use shared::Fate;
 use shared::Notice;
 use shared::Process;
 use shared::in_use;
+use shared::pass;
 use support::Client;
 use support::Script;
 use support::World;
-use support::log_in;
 use support::settle_down;
 use tokio::runtime::Builder;
 use tokio::runtime::Runtime;
@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use tower::Layer;
 use tower_token_refresh::EndReason;
 use tower_token_refresh::LostReply;
+use tower_token_refresh::RefreshError;
 use tower_token_refresh::Session;
 use tower_token_refresh::SessionBuilder;
 use tower_token_refresh::SessionStatus;
@@ -60,7 +61,7 @@ async fn soon(process: &Process, condition: impl FnMut(&SessionStatus) -> bool) 
 }
 
 /// A request of the other one is on its way with the old user's token all the while: it is answered at
-/// the end, and never sent again with the new user's.
+/// the end, and never sent again with the new user's. There is one login more after this.
 async fn keeps_users_apart(world: &World, other: &Process, what: impl Future<Output = ()>) {
     world.expire();
     world.hold_answers();
@@ -68,10 +69,22 @@ async fn keeps_users_apart(world: &World, other: &Process, what: impl Future<Out
     let request = other.send();
     world.until(|counts| counts.requests == before + 1).await;
     what.await;
+    assert_eq!(other.store.epoch().await, 2);
+    settle_down().await;
     world.release_answers(1 << 20);
     let answer = request.await.unwrap();
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     assert_eq!(answer.why.unwrap().end_reason(), Some(EndReason::Replaced));
+}
+
+/// Begins this while a read or swap of the process is held, which goes on then.
+async fn while_held(process: &Process, what: impl Future<Output = Result<(), RefreshError>>) {
+    process.store.until_held().await;
+    let release = async {
+        settle_down().await;
+        process.store.release();
+    };
+    tokio::join!(what, release).0.unwrap();
 }
 
 // shows P8
@@ -79,22 +92,16 @@ async fn keeps_users_apart(world: &World, other: &Process, what: impl Future<Out
 async fn a_login_while_the_new_pair_is_stored_is_not_lost() {
     for fate in [Fate::HeldBefore, Fate::HeldAfter] {
         let world = World::new();
-        let (store, one, other) = two(&world).await;
+        let (_store, one, other) = two(&world).await;
         keeps_users_apart(&world, &other, async {
             // The claim, then the new pair.
             one.store.next_swaps([Fate::Done, fate]);
             let refresh = one.refresh();
-            one.store.until_held().await;
-            let login = log_in(&one.session, world.tokens("v"));
-            settle_down().await;
-            one.store.release();
-            login.await.unwrap().unwrap();
+            while_held(&one, one.session.login(world.tokens("v"))).await;
             let replaced = refresh.await.unwrap().unwrap_err();
             assert_eq!(replaced.end_reason(), Some(EndReason::Replaced));
             let token = one.session.token().await.unwrap();
             assert!(token.expose().starts_with("a-v"), "{fate:?}");
-            assert_eq!(store.epoch().await, 2);
-            settle_down().await;
         })
         .await;
         one.session.login(world.tokens("w")).await.unwrap();
@@ -112,12 +119,7 @@ async fn a_logout_while_the_new_pair_is_stored_is_not_undone() {
         world.expire();
         one.store.next_swaps([Fate::Done, fate]);
         let request = one.send();
-        one.store.until_held().await;
-        let session = one.session.clone();
-        let logout = tokio::spawn(async move { session.logout().await });
-        settle_down().await;
-        one.store.release();
-        logout.await.unwrap().unwrap();
+        while_held(&one, one.session.logout()).await;
         let why = request.await.unwrap().why.unwrap();
         assert_eq!(why.end_reason(), Some(EndReason::LoggedOut), "{fate:?}");
         assert_eq!(one.session.status(), SessionStatus::LoggedOut, "{fate:?}");
@@ -130,19 +132,13 @@ async fn a_logout_while_the_new_pair_is_stored_is_not_undone() {
 #[tokio::test(start_paused = true)]
 async fn a_login_while_a_refusal_is_stored_is_another_one_to_all() {
     let world = World::new();
-    let (store, one, other) = two(&world).await;
+    let (_store, one, other) = two(&world).await;
     keeps_users_apart(&world, &other, async {
         world.script(Script::Refuse);
         one.store.next_swaps([Fate::Done, Fate::HeldAfter]);
         let refresh = one.refresh();
-        one.store.until_held().await;
-        let login = log_in(&one.session, world.tokens("v"));
-        settle_down().await;
-        one.store.release();
-        login.await.unwrap().unwrap();
+        while_held(&one, one.session.login(world.tokens("v"))).await;
         assert!(refresh.await.unwrap().is_err());
-        assert_eq!(store.epoch().await, 2);
-        settle_down().await;
     })
     .await;
 }
@@ -152,7 +148,7 @@ async fn a_login_while_a_refusal_is_stored_is_another_one_to_all() {
 async fn a_login_while_a_claim_is_renewed_is_another_one_to_all() {
     let world = World::new();
     let grace = |it: SessionBuilder| it.lost_reply(LostReply::grace(seconds(100)));
-    let (store, one, other) = two_with(&world, grace).await;
+    let (_store, one, other) = two_with(&world, grace).await;
     keeps_users_apart(&world, &other, async {
         world.script(Script::Hang);
         one.store.next_swaps([Fate::Done, Fate::HeldAfter]);
@@ -162,8 +158,6 @@ async fn a_login_while_a_claim_is_renewed_is_another_one_to_all() {
         // The claim is renewed, and nobody here knows yet.
         one.session.login(world.tokens("v")).await.unwrap();
         assert!(refresh.await.unwrap().is_err());
-        assert_eq!(store.epoch().await, 2);
-        settle_down().await;
     })
     .await;
 }
@@ -176,8 +170,7 @@ async fn one_whose_claim_was_taken_away_does_not_present_it_again() {
     let (_store, one, other) = two_with(&world, grace).await;
     world.expire();
     world.script(Script::Hang);
-    let request = one.send();
-    world.until(|counts| counts.reissues == 1).await;
+    let request = one.send_and_reissue(&world).await;
     other.store.set_ahead(seconds(3600));
     assert!(other.get().await.why.unwrap().is_outcome_unknown());
     assert!(request.await.unwrap().why.is_some());
@@ -199,8 +192,6 @@ async fn a_login_while_the_store_is_read_for_the_first_time_is_another_one_to_al
         late.session.login(world.tokens("v")).await.unwrap();
         // Whichever of them it was answered for, it is none of the next login.
         drop(token.await.unwrap());
-        assert_eq!(store.epoch().await, 2);
-        settle_down().await;
     })
     .await;
 }
@@ -212,8 +203,7 @@ async fn a_store_that_says_too_early_that_it_has_changed_is_not_asked_without_en
     let (_store, one, other) = two(&world).await;
     world.expire();
     world.script(Script::Hang);
-    let request = one.send();
-    world.until(|counts| counts.reissues == 1).await;
+    let request = one.send_and_reissue(&world).await;
     other.store.set_notice(Notice::TooEarly);
     let before = other.store.reads();
     assert!(other.get().await.why.is_some());
@@ -290,8 +280,7 @@ async fn a_clock_that_was_wrong_for_a_moment_keeps_nobody_out() {
     world.expire();
     world.script(Script::Hang);
     one.store.set_ahead(seconds(365 * 86400));
-    let request = one.send();
-    world.until(|counts| counts.reissues == 1).await;
+    let request = one.send_and_reissue(&world).await;
     // It is dead, as far as the others can tell.
     one.store.set_away(true);
     drop(request);
@@ -312,8 +301,7 @@ async fn a_clock_that_jumps_ahead_does_not_make_two_present_it() {
     let (_store, one, other) = two(&world).await;
     world.expire();
     world.hold_reissues();
-    let request = one.send();
-    world.until(|counts| counts.reissues == 1).await;
+    let request = one.send_and_reissue(&world).await;
     other.store.set_ahead(seconds(3600));
     let second = other.send();
     world.until(|counts| counts.rejections == 2).await;
@@ -323,7 +311,7 @@ async fn a_clock_that_jumps_ahead_does_not_make_two_present_it() {
     assert_eq!(request.await.unwrap().status, StatusCode::OK);
     drop(second.await.unwrap());
     other.is_ok().await;
-    assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+    world.has_reissued(1);
 }
 
 // shows P6, P7: between the last look at the store and the end, somebody has stored newer tokens.
@@ -334,8 +322,7 @@ async fn an_end_is_told_only_where_it_is_one() {
     world.expire();
     world.hold_reissues();
     world.script(Script::Refuse);
-    let request = one.send();
-    world.until(|counts| counts.reissues == 1).await;
+    let request = one.send_and_reissue(&world).await;
     one.store.next_swaps([Fate::HeldBefore]);
     world.release_reissues();
     one.store.until_held().await;
@@ -360,7 +347,7 @@ async fn a_claim_that_is_written_too_late_costs_no_doubt() {
     settle_down().await;
     other.is_ok().await;
     assert_eq!(store.doubt().await, None);
-    assert_eq!((world.counts().reissues, world.counts().reuses), (1, 0));
+    world.has_reissued(1);
 }
 
 // shows P6: it is final for the token that was sent, and another process has a newer one, though the
@@ -479,12 +466,7 @@ async fn a_login_that_is_heard_of_during_a_logout_does_not_undo_it() {
     settle_down().await;
     other.store.next_reads([Fate::HeldAfter]);
     one.session.login(world.tokens("v")).await.unwrap();
-    other.store.until_held().await;
-    let session = other.session.clone();
-    let logout = tokio::spawn(async move { session.logout().await });
-    settle_down().await;
-    other.store.release();
-    logout.await.unwrap().unwrap();
+    while_held(&other, other.session.logout()).await;
     assert!(store.tokens().await.is_none());
     soon(&one, |status| !status.is_logged_in()).await;
 }
@@ -499,10 +481,7 @@ async fn nothing_follows_the_store_for_a_session_that_is_gone() {
         one.session.login(world.tokens("v")).await.unwrap();
         let store = other.store.clone();
         drop(other);
-        for _ in 0..40 {
-            advance(seconds(1)).await;
-            settle_down().await;
-        }
+        pass(40).await;
         assert_eq!(store.holders(), 1, "{notice:?}");
         assert!(store.reads() < 10_000, "{notice:?}");
     }
@@ -528,5 +507,5 @@ async fn one_that_is_told_of_the_login_while_it_reads_presents_no_older_token() 
     settle_down().await;
     world.expire();
     late.is_ok().await;
-    assert_eq!((world.counts().reissues, world.counts().reuses), (2, 0));
+    world.has_reissued(2);
 }

@@ -59,6 +59,7 @@ pub struct Server {
 }
 
 pub struct Guarded {
+    port: u16,
     server: Server,
     running: Mutex<Option<Running>>,
     // Last: it removes the folder.
@@ -128,19 +129,19 @@ impl Guarded {
     pub fn start(
         place: Place,
         mut server: impl FnMut(&Path, u16) -> Result<Server>,
-    ) -> Result<(Self, u16)> {
+    ) -> Result<Self> {
         let Place { folder, mut guard } = place;
         for _ in 0..TRIES {
             let port = free_port()?;
             let server = server(&folder, port)?;
             match Running::begin(&server, &mut guard) {
                 Ok(running) => {
-                    let guarded = Self {
+                    return Ok(Self {
+                        port,
                         server,
                         running: Mutex::new(Some(running)),
                         guard: Mutex::new(guard),
-                    };
-                    return Ok((guarded, port));
+                    });
                 }
                 Err(error) if format!("{error:#}").contains("Address already in use") => {}
                 Err(error) => return Err(error),
@@ -149,12 +150,17 @@ impl Guarded {
         bail!("all ports are taken")
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The number of its first process.
     pub fn pid(&self) -> Option<u32> {
         Some(lock(&self.running).as_ref()?.child.id())
     }
 
-    /// All of its processes at once, so that nothing is written any more.
+    /// All of its processes at once, so that nothing is written any more: the next start of PostgreSQL begins
+    /// with crash recovery.
     pub fn kill(&self) -> Result<()> {
         let running = lock(&self.running).take().context("it does not run")?;
         running.kill(&mut lock(&self.guard))
@@ -187,13 +193,13 @@ impl Guarded {
         Ok(())
     }
 
-    /// How many lines it has said since it was started last.
+    /// How many lines its log has since it was started last: see [`Self::wait_for_line`].
     pub fn lines(&self) -> usize {
         let running = lock(&self.running);
         running.as_ref().map_or(0, |running| running.log.len())
     }
 
-    /// Waits until it says this, in a line from this number on.
+    /// Waits until it says this, in a line of its log from this number on.
     pub fn wait_for_line(&self, from: usize, what: &str) -> Result<String> {
         let log = lock(&self.running).as_ref().map(|it| it.log.clone());
         let log = log.context("it does not run")?;

@@ -16,6 +16,7 @@ use std::{env, sync::Mutex};
 use anyhow::Result;
 
 pub use self::{
+    guarded::Guarded,
     pgbouncer::PgBouncer,
     postgres::Postgres,
     redis::{Redis, RedisOptions},

@@ -1,6 +1,6 @@
 //! PgBouncer.
 
-use std::fs;
+use std::{fs, ops::Deref};
 
 use anyhow::Result;
 use rustix::process::Signal;
@@ -15,7 +15,6 @@ use super::{
 /// machine can log in.
 pub struct PgBouncer {
     server: Guarded,
-    port: u16,
 }
 
 impl PgBouncer {
@@ -23,7 +22,7 @@ impl PgBouncer {
         let program = programs::find("pgbouncer", "pgbouncer", None)?;
         // It refuses to run as root.
         let user = programs::unprivileged()?;
-        let (server, port) = Guarded::start(Place::new(user)?, |folder, port| {
+        let server = Guarded::start(Place::new(user)?, |folder, port| {
             let file = folder.join("pgbouncer.ini");
             // What is wrong with the server behind it is tried again soon.
             let text = format!(
@@ -50,7 +49,7 @@ impl PgBouncer {
                 farewell: Some(Signal::INT),
             })
         })?;
-        Ok(Self { server, port })
+        Ok(Self { server })
     }
 
     pub fn url(&self) -> String {
@@ -58,27 +57,14 @@ impl PgBouncer {
     }
 
     pub fn url_of(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port())
     }
+}
 
-    pub fn pid(&self) -> Option<u32> {
-        self.server.pid()
-    }
+impl Deref for PgBouncer {
+    type Target = Guarded;
 
-    pub fn kill(&self) -> Result<()> {
-        self.server.kill()
-    }
-
-    /// After it was killed, on the same port.
-    pub fn restart(&self) -> Result<()> {
-        self.server.restart()
-    }
-
-    pub fn stop(&self) -> Result<()> {
-        self.server.stop()
-    }
-
-    pub fn resume(&self) -> Result<()> {
-        self.server.resume()
+    fn deref(&self) -> &Guarded {
+        &self.server
     }
 }

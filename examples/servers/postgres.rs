@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    ops::Deref,
     path::{Path, PathBuf},
     process::Command,
     sync::Mutex,
@@ -24,7 +25,6 @@ pub struct Postgres {
     server: Guarded,
     tools: Tools,
     data: PathBuf,
-    port: u16,
     password: Mutex<Option<String>>,
 }
 
@@ -55,7 +55,7 @@ impl Postgres {
         let place = Place::new(tools.user)?;
         let data = place.folder.join("data");
         make(&tools, &data)?;
-        let (server, port) = Guarded::start(place, |_, port| {
+        let server = Guarded::start(place, |_, port| {
             let port = format!("port={port}");
             // Shared memory in files of its own goes with the folder.
             let ours = [
@@ -83,7 +83,6 @@ impl Postgres {
             server,
             tools,
             data,
-            port,
             password: Mutex::default(),
         })
     }
@@ -99,31 +98,13 @@ impl Postgres {
         let password = password.unwrap_or_default();
         format!(
             "postgres://{USER}{password}@127.0.0.1:{}/{database}",
-            self.port
+            self.port()
         )
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    pub fn pid(&self) -> Option<u32> {
-        self.server.pid()
     }
 
     /// Where its data are.
     pub fn folder(&self) -> &Path {
         &self.data
-    }
-
-    /// How many lines its log has: see [`Self::wait_for_line`].
-    pub fn lines(&self) -> usize {
-        self.server.lines()
-    }
-
-    /// Waits until it says this, in a line of its log from this number on.
-    pub fn wait_for_line(&self, from: usize, what: &str) -> Result<String> {
-        self.server.wait_for_line(from, what)
     }
 
     /// Makes another database, and returns its URL.
@@ -139,10 +120,10 @@ impl Postgres {
         self.sql(&format!("ALTER ROLE {USER} PASSWORD '{password}'"))?;
         let rules = "host all all 127.0.0.1/32 scram-sha-256\n";
         fs::write(self.data.join("pg_hba.conf"), rules)?;
-        let before = self.server.lines();
-        self.server.signal(Signal::HUP)?;
+        let before = self.lines();
+        self.signal(Signal::HUP)?;
         // It lets nobody in between this line and the new rules.
-        self.server.wait_for_line(before, "received SIGHUP")?;
+        self.wait_for_line(before, "received SIGHUP")?;
         *lock(&self.password) = Some(password.to_owned());
         Ok(())
     }
@@ -160,24 +141,13 @@ impl Postgres {
         ensure!(done.trim() == "t", "it is not promoted");
         Ok(())
     }
+}
 
-    /// Kills all of its processes at once: the next start begins with crash recovery.
-    pub fn kill(&self) -> Result<()> {
-        self.server.kill()
-    }
+impl Deref for Postgres {
+    type Target = Guarded;
 
-    /// After it was killed: the same port and data.
-    pub fn restart(&self) -> Result<()> {
-        self.server.restart()
-    }
-
-    /// None of its processes does anything until [`Self::resume`].
-    pub fn stop(&self) -> Result<()> {
-        self.server.stop()
-    }
-
-    pub fn resume(&self) -> Result<()> {
-        self.server.resume()
+    fn deref(&self) -> &Guarded {
+        &self.server
     }
 }
 

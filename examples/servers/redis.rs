@@ -1,6 +1,6 @@
 //! Redis.
 
-use std::path::PathBuf;
+use std::{ops::Deref, path::PathBuf};
 
 use anyhow::Result;
 
@@ -12,7 +12,6 @@ use super::{
 
 pub struct Redis {
     server: Guarded,
-    port: u16,
     password: Option<String>,
 }
 
@@ -38,12 +37,11 @@ impl Redis {
     pub fn start_with(options: RedisOptions) -> Result<Self> {
         let program = programs::find("redis-server", "redis-server", Some(REDIS_VARIABLE))?;
         let place = Place::new(None)?;
-        let (server, port) = Guarded::start(place, |folder, port| {
+        let server = Guarded::start(place, |folder, port| {
             Ok(options.server(program.clone(), folder.to_owned(), port))
         })?;
         Ok(Self {
             server,
-            port,
             password: options.password,
         })
     }
@@ -51,44 +49,15 @@ impl Redis {
     pub fn url(&self) -> String {
         let password = self.password.as_ref().map(|it| format!(":{it}@"));
         let password = password.unwrap_or_default();
-        format!("redis://{password}127.0.0.1:{}/", self.port)
+        format!("redis://{password}127.0.0.1:{}/", self.port())
     }
+}
 
-    pub fn port(&self) -> u16 {
-        self.port
-    }
+impl Deref for Redis {
+    type Target = Guarded;
 
-    pub fn pid(&self) -> Option<u32> {
-        self.server.pid()
-    }
-
-    /// Without a chance to write anything.
-    pub fn kill(&self) -> Result<()> {
-        self.server.kill()
-    }
-
-    /// After it was killed: the same port, and what it had on the disk.
-    pub fn restart(&self) -> Result<()> {
-        self.server.restart()
-    }
-
-    /// It does nothing until [`Self::resume`].
-    pub fn stop(&self) -> Result<()> {
-        self.server.stop()
-    }
-
-    pub fn resume(&self) -> Result<()> {
-        self.server.resume()
-    }
-
-    /// How many lines its log has: see [`Self::wait_for_line`].
-    pub fn lines(&self) -> usize {
-        self.server.lines()
-    }
-
-    /// Waits until it says this, in a line of its log from this number on.
-    pub fn wait_for_line(&self, from: usize, what: &str) -> Result<String> {
-        self.server.wait_for_line(from, what)
+    fn deref(&self) -> &Guarded {
+        &self.server
     }
 }
 

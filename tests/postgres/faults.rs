@@ -10,7 +10,6 @@ use tower_token_refresh::PostgresStore;
 use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::Swap;
 
-use crate::proxy::Fate;
 use crate::proxy::Proxy;
 use crate::proxy::Way;
 use crate::scene::Database;
@@ -20,9 +19,11 @@ use crate::scene::read;
 use crate::scene::record;
 use crate::scene::refusal;
 use crate::scene::said;
+use crate::scene::settle_down;
 use crate::scene::swap;
 use crate::servers::PgBouncer;
 use crate::servers::Postgres;
+use crate::trouble::unanswered;
 
 const TABLE: &str = "token_refresh_sessions";
 
@@ -32,26 +33,9 @@ fn address(url: &str) -> SocketAddr {
     address.parse().unwrap()
 }
 
-const REQUESTS: Way = Way {
-    requests: Fate::Held,
-    ..Way::OPEN
-};
-const ANSWERS: Way = Way {
-    answers: Fate::Held,
-    ..Way::OPEN
-};
-
 /// The URL by which the same is found through this proxy.
 fn through(proxy: &Proxy, url: &str) -> String {
     url.replace(&address(url).to_string(), &proxy.address.to_string())
-}
-
-/// Waits until something was held.
-async fn until_held(proxy: &Proxy, way: Way) {
-    match way == REQUESTS {
-        true => in_time(proxy.until_requested()).await,
-        false => in_time(proxy.until_answered()).await,
-    }
 }
 
 /// A store with version 1, behind a proxy.
@@ -71,22 +55,11 @@ async fn finds(store: &PostgresStore, version: u64) {
     assert_eq!(read(store).await.unwrap().version(), version);
 }
 
-/// As a session does at its deadline.
-async fn dropped<T: Send + 'static>(
-    call: impl Future<Output = T> + Send + 'static,
-    when: impl Future<Output = ()>,
-) {
-    let call = tokio::spawn(call);
-    when.await;
-    call.abort();
-    assert!(call.await.is_err(), "it was answered");
-}
-
 // "Cannot say": it is done, and nobody was told.
 #[tokio::test]
 async fn a_swap_whose_answer_is_cut_off_is_an_error_and_done() {
     let (database, proxy, store) = behind_a_proxy().await;
-    proxy.set(ANSWERS);
+    proxy.set(Way::ANSWERS_HELD);
     let swapping = store.clone();
     let swapped = tokio::spawn(async move { swap(&swapping, 1).await });
     database.until(&versions(2), 1).await;
@@ -101,10 +74,10 @@ async fn a_swap_whose_answer_is_cut_off_is_an_error_and_done() {
 #[tokio::test]
 async fn a_swap_that_is_cut_off_before_it_arrives_is_an_error_and_not_done() {
     let (_database, proxy, store) = behind_a_proxy().await;
-    proxy.set(REQUESTS);
+    proxy.set(Way::REQUESTS_HELD);
     let swapping = store.clone();
     let swapped = tokio::spawn(async move { swap(&swapping, 1).await });
-    until_held(&proxy, REQUESTS).await;
+    in_time(proxy.until_stopped(Way::REQUESTS_HELD)).await;
     proxy.cut();
     let error = swapped.await.unwrap().unwrap_err();
     assert!(said(&error).contains("connection"), "{error}");
@@ -115,12 +88,12 @@ async fn a_swap_that_is_cut_off_before_it_arrives_is_an_error_and_not_done() {
 #[tokio::test]
 async fn a_read_that_is_cut_off_is_made_again_on_a_new_connection() {
     let (_database, proxy, store) = behind_a_proxy().await;
-    for held in [ANSWERS, REQUESTS] {
+    for held in [Way::ANSWERS_HELD, Way::REQUESTS_HELD] {
         let connections = proxy.count();
         proxy.set(held);
         let reading = store.clone();
         let found = tokio::spawn(async move { read(&reading).await });
-        until_held(&proxy, held).await;
+        in_time(proxy.until_stopped(held)).await;
         proxy.cut();
         assert_eq!(found.await.unwrap().unwrap().version(), 1);
         assert_eq!(proxy.count(), connections + 1);
@@ -133,7 +106,7 @@ async fn a_connection_that_was_cut_while_nobody_used_it_is_noticed() {
     for version in 1..5 {
         proxy.cut();
         // The store's runtime has seen the end by then, as a gateway's has.
-        crate::scene::settle_down().await;
+        settle_down().await;
         assert_eq!(swap(&store, version).await.unwrap(), Swap::Done);
     }
     assert_eq!(proxy.count(), 5);
@@ -143,21 +116,17 @@ async fn a_connection_that_was_cut_while_nobody_used_it_is_noticed() {
 #[tokio::test]
 async fn after_a_call_that_was_dropped_the_next_one_has_a_connection_of_its_own() {
     let (database, proxy, store) = behind_a_proxy().await;
-    for held in [ANSWERS, REQUESTS] {
+    for held in [Way::ANSWERS_HELD, Way::REQUESTS_HELD] {
         let connections = proxy.count();
         proxy.set(held);
-        let reading = store.clone();
-        let read = async move { reading.read().await.map(drop) };
-        dropped(read, until_held(&proxy, held)).await;
+        unanswered(store.read(), proxy.until_stopped(held)).await;
         finds(&store, 1).await;
         // Over another one the server is asked to give up.
         assert!(proxy.count() > connections);
     }
     // Both kinds of call.
-    proxy.set(ANSWERS);
-    let swapping = store.clone();
-    let swapped = async move { swapping.swap(1, &record(2)).await.map(drop) };
-    dropped(swapped, database.until(&versions(2), 1)).await;
+    proxy.set(Way::ANSWERS_HELD);
+    unanswered(store.swap(1, &record(2)), database.until(&versions(2), 1)).await;
     finds(&store, 2).await;
     // Those that were given up are closed.
     let all = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
@@ -168,7 +137,7 @@ async fn after_a_call_that_was_dropped_the_next_one_has_a_connection_of_its_own(
 #[tokio::test]
 async fn forty_who_need_a_connection_wait_for_the_same() {
     let (_database, proxy, store) = behind_a_proxy().await;
-    for held in [REQUESTS, ANSWERS] {
+    for held in [Way::REQUESTS_HELD, Way::ANSWERS_HELD] {
         let connections = proxy.count();
         proxy.cut();
         proxy.set_next(Some(held));
@@ -178,8 +147,8 @@ async fn forty_who_need_a_connection_wait_for_the_same() {
                 tokio::spawn(async move { read(&store).await.map(|record| record.version()) })
             })
             .collect();
-        until_held(&proxy, held).await;
-        crate::scene::settle_down().await;
+        in_time(proxy.until_stopped(held)).await;
+        settle_down().await;
         assert_eq!(proxy.count(), connections + 1);
         // Cut off in the middle of it, it is an error for all.
         proxy.cut();
@@ -201,10 +170,8 @@ async fn connecting_goes_on_when_the_call_that_needed_it_is_dropped() {
     let (_database, proxy, store) = behind_a_proxy().await;
     let connections = proxy.count();
     proxy.cut();
-    proxy.set_next(Some(ANSWERS));
-    let reading = store.clone();
-    let read = async move { reading.read().await.map(drop) };
-    dropped(read, until_held(&proxy, ANSWERS)).await;
+    proxy.set_next(Some(Way::ANSWERS_HELD));
+    unanswered(store.read(), proxy.until_stopped(Way::ANSWERS_HELD)).await;
     proxy.set(Way::OPEN);
     finds(&store, 1).await;
     assert_eq!(proxy.count(), connections + 1);
@@ -225,9 +192,7 @@ async fn a_server_that_was_replaced_behind_its_address_is_found_within_one_call(
     assert_eq!(swap(&store, 0).await.unwrap(), Swap::Done);
     old.stop().unwrap();
     proxy.lead_to(address(&new.url()).port());
-    let reading = store.clone();
-    let read = async move { reading.read().await.map(drop) };
-    dropped(read, crate::scene::settle_down()).await;
+    unanswered(store.read(), settle_down()).await;
     finds(&store, 2).await;
     old.resume().unwrap();
     finds(&store, 2).await;
@@ -241,10 +206,7 @@ async fn a_server_that_is_stopped_and_goes_on_is_found_within_one_call() {
     in_time(store.create_table()).await.unwrap();
     for version in 0..4 {
         server.stop().unwrap();
-        let swapping = store.clone();
-        let next = record(version + 1);
-        let swapped = async move { swapping.swap(version, &next).await.map(drop) };
-        dropped(swapped, crate::scene::settle_down()).await;
+        unanswered(store.swap(version, &record(version + 1)), settle_down()).await;
         server.resume().unwrap();
         // The late one may be done, once; or nobody has sent it.
         match swap(&store, version).await.unwrap() {
@@ -430,9 +392,7 @@ async fn what_nobody_waits_for_any_more_is_cancelled_in_the_server() {
     let waiting = "SELECT count(*) FROM pg_stat_activity \
                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
     for _ in 0..5 {
-        let swapping = store.clone();
-        let swapped = async move { swapping.swap(1, &record(2)).await.map(drop) };
-        dropped(swapped, database.until(waiting, 1)).await;
+        unanswered(store.swap(1, &record(2)), database.until(waiting, 1)).await;
         database.until(waiting, 0).await;
     }
     other.batch_execute("COMMIT").await.unwrap();
@@ -460,9 +420,7 @@ fn a_store_outlives_the_runtime_on_which_it_was_connected() {
     // This one is there, and nobody drives it: a session gives up at its deadline.
     let third = runtime();
     third.block_on(async {
-        let reading = store.clone();
-        let read = async move { reading.read().await.map(drop) };
-        dropped(read, crate::scene::settle_down()).await;
+        unanswered(store.read(), settle_down()).await;
         finds(&store, 1).await;
     });
     drop((database, second));

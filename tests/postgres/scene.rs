@@ -42,9 +42,13 @@ impl Database {
         Self { url, name, admin }
     }
 
-    /// With the table of the stores.
     pub async fn with_table() -> Self {
-        let database = Self::new().await;
+        Self::with_table_on(&servers::postgres_url().unwrap()).await
+    }
+
+    /// With the table of the stores.
+    pub async fn with_table_on(url: &str) -> Self {
+        let database = Self::on(url).await;
         database.store("any").create_table().await.unwrap();
         database
     }

@@ -1,8 +1,6 @@
 //! What a session does when something is wrong with its database: a valid token is used, nothing is reissued, the
 //! reason is told, and all goes on when it is put right (B7, S14).
 
-use std::time::Duration;
-
 use tokio_postgres::NoTls;
 use tower_token_refresh::PostgresStore;
 
@@ -67,10 +65,8 @@ async fn the_record_of_another_session() {
 #[tokio::test]
 async fn a_server_that_is_killed() {
     let server = Postgres::start().unwrap();
-    let database = Database::on(&server.url()).await;
-    let store = database.store("any");
-    store.create_table().await.unwrap();
-    let scene = InUse::new(store).await;
+    let database = Database::with_table_on(&server.url()).await;
+    let scene = InUse::new(database.store("any")).await;
     server.kill().unwrap();
     scene.bears_it("the connection to PostgreSQL").await;
     server.restart().unwrap();
@@ -80,12 +76,8 @@ async fn a_server_that_is_killed() {
 #[tokio::test]
 async fn a_server_that_is_stopped() {
     let server = Postgres::start().unwrap();
-    let database = Database::on(&server.url()).await;
-    let store = database.store("any");
-    store.create_table().await.unwrap();
-    // The session's own deadline is the one that counts.
-    let limit = Duration::from_millis(500);
-    let scene = InUse::with(store, |builder| builder.store_timeout(limit)).await;
+    let database = Database::with_table_on(&server.url()).await;
+    let scene = InUse::impatient(database.store("any")).await;
     server.stop().unwrap();
     scene.bears_it("").await;
     server.resume().unwrap();
@@ -98,8 +90,7 @@ async fn processes_that_share_a_login_make_one_reissue() {
     let server = Postgres::start().unwrap();
     let pooler = PgBouncer::start(&server).unwrap();
     for url in [server.url(), pooler.url()] {
-        let database = Database::on(&url).await;
-        database.store("any").create_table().await.unwrap();
+        let database = Database::with_table_on(&url).await;
         let scene = InUse::new(database.store("any")).await;
         scene.shares((0..4).map(|_| database.store("any"))).await;
     }

@@ -127,6 +127,11 @@ pub async fn ask<T: redis::FromRedisValue>(
     command.query_async(connection).await.unwrap()
 }
 
+/// Changes a setting.
+pub async fn set(connection: &mut MultiplexedConnection, name: &str, value: &str) {
+    let _: String = ask(connection, &["CONFIG", "SET", name, value]).await;
+}
+
 /// A login whose tokens say which version they came with.
 pub fn record(version: u64) -> Record {
     from(json!({"version": version, "epoch": 1, "access_token": format!("access-{version}")}))

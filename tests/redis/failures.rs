@@ -24,23 +24,10 @@ use crate::common::record;
 use crate::common::server;
 use crate::common::swap;
 use crate::common::version;
-use crate::proxy::Fate;
 use crate::proxy::Proxy;
 use crate::proxy::Way;
 use crate::servers::Redis;
-
-const HELD: Way = Way {
-    requests: Fate::Held,
-    answers: Fate::Pass,
-};
-const NEVER_ARRIVES: Way = Way {
-    requests: Fate::Lost,
-    answers: Fate::Pass,
-};
-const UNANSWERED: Way = Way {
-    requests: Fate::Pass,
-    answers: Fate::Lost,
-};
+use crate::trouble::unanswered;
 
 /// A store that has a proxy on its way, and one that has not; version 1 is there.
 struct Scene {
@@ -70,15 +57,7 @@ impl Scene {
 
     /// A swap that is dropped once the test has seen what it waits for.
     async fn drop_swap(&self, seen: impl Future<Output = ()>) {
-        let next = record(2);
-        let swap = self.store.swap(1, &next);
-        let dropped = async {
-            tokio::select! {
-                swapped = swap => panic!("{swapped:?}"),
-                () = seen => {}
-            }
-        };
-        timeout(HANG, dropped).await.expect("it hangs");
+        unanswered(self.store.swap(1, &record(2)), seen).await;
     }
 }
 
@@ -90,7 +69,7 @@ fn store(proxy: &Proxy, prefix: &str) -> RedisStore {
 #[tokio::test]
 async fn a_swap_whose_answer_is_lost_is_an_error_and_is_found_to_be_done() {
     let scene = Scene::new().await;
-    scene.proxy.set(UNANSWERED);
+    scene.proxy.set(Way::ANSWERS_LOST);
     let next = record(2);
     let cut = async {
         scene.proxy.until_answered().await;
@@ -108,7 +87,7 @@ async fn a_swap_whose_answer_is_lost_is_an_error_and_is_found_to_be_done() {
 #[tokio::test]
 async fn a_swap_that_never_arrives_is_an_error_and_is_found_not_to_be_done() {
     let scene = Scene::new().await;
-    scene.proxy.set(NEVER_ARRIVES);
+    scene.proxy.set(Way::REQUESTS_LOST);
     let next = record(2);
     let cut = async {
         scene.proxy.until_requested().await;
@@ -124,15 +103,12 @@ async fn a_swap_that_never_arrives_is_an_error_and_is_found_not_to_be_done() {
 // shows P3: whoever gives a call up does not wait for it again.
 #[tokio::test]
 async fn a_swap_that_is_dropped_unanswered_makes_the_next_call_connect_anew() {
-    for way in [UNANSWERED, NEVER_ARRIVES] {
+    for way in [Way::ANSWERS_LOST, Way::REQUESTS_LOST] {
         let scene = Scene::new().await;
         scene.proxy.set(way);
         let connections = scene.proxy.count();
-        match way {
-            UNANSWERED => scene.drop_swap(scene.proxy.until_answered()).await,
-            _ => scene.drop_swap(scene.proxy.until_requested()).await,
-        }
-        let expected = if way == UNANSWERED { 2 } else { 1 };
+        scene.drop_swap(scene.proxy.until_stopped(way)).await;
+        let expected = if way == Way::ANSWERS_LOST { 2 } else { 1 };
         assert_eq!(version(&scene.store).await, expected);
         assert_eq!(scene.proxy.count(), connections + 1);
     }
@@ -142,15 +118,9 @@ async fn a_swap_that_is_dropped_unanswered_makes_the_next_call_connect_anew() {
 #[tokio::test]
 async fn a_call_that_is_dropped_late_leaves_the_new_connection_alone() {
     let scene = Scene::new().await;
-    scene.proxy.set(UNANSWERED);
+    scene.proxy.set(Way::ANSWERS_LOST);
     let mut early = Box::pin(scene.store.read());
-    let asked = async {
-        tokio::select! {
-            read = &mut early => panic!("{read:?}"),
-            () = scene.proxy.until_answered() => {}
-        }
-    };
-    timeout(HANG, asked).await.expect("it hangs");
+    unanswered(&mut early, scene.proxy.until_answered()).await;
     scene.drop_swap(scene.proxy.until_answered()).await;
     assert_eq!(version(&scene.store).await, 2);
     let connections = scene.proxy.count();
@@ -164,7 +134,7 @@ async fn a_call_that_is_dropped_late_leaves_the_new_connection_alone() {
 async fn a_swap_that_was_dropped_may_come_late_and_takes_no_newer_records_place() {
     for is_overtaken in [false, true] {
         let scene = Scene::new().await;
-        scene.proxy.set(HELD);
+        scene.proxy.set(Way::REQUESTS_HELD);
         scene.drop_swap(scene.proxy.until_requested()).await;
         assert_eq!(version(&scene.store).await, 1);
         if is_overtaken {
@@ -173,7 +143,7 @@ async fn a_swap_that_was_dropped_may_come_late_and_takes_no_newer_records_place(
             assert_eq!(swapped, Swap::Done);
         }
         let arrives = scene.proxy.until_answered();
-        scene.proxy.set_one(0, UNANSWERED);
+        scene.proxy.set_one(0, Way::ANSWERS_LOST);
         timeout(HANG, arrives).await.expect("it arrives");
         let expected = if is_overtaken { 3 } else { 2 };
         assert_eq!(version(&scene.store).await, expected);
@@ -183,14 +153,8 @@ async fn a_swap_that_was_dropped_may_come_late_and_takes_no_newer_records_place(
 #[tokio::test]
 async fn a_read_whose_answer_is_lost_is_repeated_by_the_next_call() {
     let scene = Scene::new().await;
-    scene.proxy.set(UNANSWERED);
-    let read = async {
-        tokio::select! {
-            read = scene.store.read() => panic!("{read:?}"),
-            () = scene.proxy.until_answered() => {}
-        }
-    };
-    timeout(HANG, read).await.expect("it hangs");
+    scene.proxy.set(Way::ANSWERS_LOST);
+    unanswered(scene.store.read(), scene.proxy.until_answered()).await;
     assert_eq!(version(&scene.store).await, 1);
 }
 
@@ -267,7 +231,7 @@ async fn a_read_that_is_cut_after_the_connection_was_made_for_it_is_an_error() {
 async fn a_read_that_is_cut_on_a_new_connection_is_an_error() {
     let scene = Scene::new().await;
     let fresh = store(&scene.proxy, "another");
-    scene.proxy.set_next(Some(UNANSWERED));
+    scene.proxy.set_next(Some(Way::ANSWERS_LOST));
     let connections = scene.proxy.count();
     let cut = async {
         timeout(HANG, scene.proxy.until_answered())
@@ -289,7 +253,7 @@ async fn many_that_need_a_connection_share_one_and_its_failure() {
     const TASKS: usize = 40;
 
     let scene = Scene::new().await;
-    for next in [Some(Way::OPEN), Some(NEVER_ARRIVES), None] {
+    for next in [Some(Way::OPEN), Some(Way::REQUESTS_LOST), None] {
         let fresh = store(&scene.proxy, "another");
         scene.proxy.set_next(next);
         let connections = scene.proxy.count();
@@ -311,14 +275,10 @@ async fn many_that_need_a_connection_share_one_and_its_failure() {
 async fn who_gives_up_connecting_leaves_it_to_the_others() {
     let scene = Scene::new().await;
     let fresh = store(&scene.proxy, "another");
-    scene.proxy.set_next(Some(NEVER_ARRIVES));
+    scene.proxy.set_next(Some(Way::REQUESTS_LOST));
     let connections = scene.proxy.count();
     let mut first = Box::pin(fresh.read());
-    let seen = scene.proxy.until_connected(connections + 1);
-    tokio::select! {
-        read = &mut first => panic!("{read:?}"),
-        seen = timeout(HANG, seen) => seen.expect("it connects"),
-    }
+    unanswered(&mut first, scene.proxy.until_connected(connections + 1)).await;
     scene.proxy.set_next(Some(Way::OPEN));
     let second = tokio::spawn({
         let fresh = fresh.clone();

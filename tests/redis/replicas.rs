@@ -26,23 +26,13 @@ use crate::common::replica_of;
 use crate::common::server;
 use crate::common::swap;
 use crate::common::version;
-use crate::proxy::Fate;
 use crate::proxy::Proxy;
 use crate::proxy::Way;
 use crate::servers::Redis;
+use crate::trouble::unanswered;
 
 /// For what will not come about.
 const SHORT: Duration = Duration::from_millis(20);
-
-const UNANSWERED: Way = Way {
-    requests: Fate::Pass,
-    answers: Fate::Lost,
-};
-
-const HELD: Way = Way {
-    requests: Fate::Held,
-    answers: Fate::Pass,
-};
 
 /// Two servers, and one address that leads to the primary of both.
 struct Pair {
@@ -82,7 +72,7 @@ impl Pair {
 
     /// From now on the replica gets nothing.
     fn part(&self) {
-        self.between.set(UNANSWERED);
+        self.between.set(Way::ANSWERS_LOST);
         self.between.set_next(None);
     }
 
@@ -188,15 +178,8 @@ async fn what_was_dropped_or_cut_is_confirmed_before_it_is_shown() {
         assert_eq!(swap(&store, 0, &record(1)).await.unwrap(), Swap::Conflict);
         pair.replica.stop().unwrap();
         // The first is that of the one that has begun, the second reads.
-        pair.proxy.set_one(2, UNANSWERED);
-        let next = record(2);
-        let seen = async {
-            tokio::select! {
-                swapped = store.swap(1, &next) => panic!("{swapped:?}"),
-                () = pair.proxy.until_answered() => {}
-            }
-        };
-        timeout(HANG, seen).await.expect("it hangs");
+        pair.proxy.set_one(2, Way::ANSWERS_LOST);
+        unanswered(store.swap(1, &record(2)), pair.proxy.until_answered()).await;
         if is_cut {
             pair.proxy.cut();
         }
@@ -213,15 +196,8 @@ async fn a_swap_that_comes_late_is_confirmed_before_it_is_shown() {
     let store = pair.waits(SHORT);
     done(&pair.waits(HANG), 0).await;
     assert_eq!(swap(&store, 0, &record(1)).await.unwrap(), Swap::Conflict);
-    pair.proxy.set(HELD);
-    let next = record(2);
-    let seen = async {
-        tokio::select! {
-            swapped = store.swap(1, &next) => panic!("{swapped:?}"),
-            () = pair.proxy.until_requested() => {}
-        }
-    };
-    timeout(HANG, seen).await.expect("it hangs");
+    pair.proxy.set(Way::REQUESTS_HELD);
+    unanswered(store.swap(1, &record(2)), pair.proxy.until_requested()).await;
     // Not yet done: nothing is in doubt of what is shown, as often as it is asked for.
     pair.replica.stop().unwrap();
     let direct = RedisStore::new(client(&pair.primary.url()), "session").prefix(&pair.prefix);
@@ -244,15 +220,8 @@ async fn a_swap_that_comes_after_a_record_was_confirmed_is_confirmed_as_well() {
     pair.replica.stop().unwrap();
     is_short(swap(&store, 1, &record(2)).await.unwrap_err());
     // The first is that of the one that has begun.
-    pair.proxy.set_one(1, HELD);
-    let next = record(3);
-    let seen = async {
-        tokio::select! {
-            swapped = store.swap(2, &next) => panic!("{swapped:?}"),
-            () = pair.proxy.until_requested() => {}
-        }
-    };
-    timeout(HANG, seen).await.expect("it hangs");
+    pair.proxy.set_one(1, Way::REQUESTS_HELD);
+    unanswered(store.swap(2, &record(3)), pair.proxy.until_requested()).await;
     pair.replica.resume().unwrap();
     assert_eq!(confirmed(&store).await.version(), 2);
     pair.replica.stop().unwrap();

@@ -18,6 +18,7 @@ use crate::common::client;
 use crate::common::read;
 use crate::common::replica_of;
 use crate::common::server;
+use crate::common::set;
 use crate::servers::Redis;
 use crate::servers::RedisOptions;
 use crate::trouble::InUse;
@@ -28,12 +29,9 @@ async fn a_server_that_has_no_memory_left() {
     let place = Place::of(&server);
     let scene = InUse::new(place.store()).await;
     let mut admin = place.admin().await;
-    let set = async |admin: &mut _, most| {
-        let _: String = ask(admin, &["CONFIG", "SET", "maxmemory", most]).await;
-    };
-    set(&mut admin, "1").await;
+    set(&mut admin, "maxmemory", "1").await;
     scene.bears_it("(OOM)").await;
-    set(&mut admin, "0").await;
+    set(&mut admin, "maxmemory", "0").await;
     scene.goes_on().await;
 }
 
@@ -56,17 +54,14 @@ async fn a_server_that_becomes_a_replica() {
 async fn a_password_that_is_wrong_all_of_a_sudden() {
     let server = server(&[]);
     let mut admin = admin(&server.url()).await;
-    let set = async |admin: &mut _, password| {
-        let _: String = ask(admin, &["CONFIG", "SET", "requirepass", password]).await;
-    };
-    set(&mut admin, "first").await;
+    set(&mut admin, "requirepass", "first").await;
     let url = format!("redis://:first@127.0.0.1:{}", server.port());
     let scene = InUse::new(RedisStore::new(client(&url), "any")).await;
-    set(&mut admin, "second").await;
+    set(&mut admin, "requirepass", "second").await;
     // Those who are in stay so until their connections are closed.
     let _: u64 = ask(&mut admin, &["CLIENT", "KILL", "TYPE", "normal"]).await;
     scene.bears_it("(WRONGPASS)").await;
-    set(&mut admin, "first").await;
+    set(&mut admin, "requirepass", "first").await;
     scene.goes_on().await;
 }
 
@@ -172,10 +167,7 @@ async fn a_server_that_is_killed() {
 #[tokio::test]
 async fn a_server_that_is_stopped() {
     let server = server(&[]);
-    // The session's own deadline is the one that counts.
-    let limit = Duration::from_millis(500);
-    let store = Place::of(&server).store();
-    let scene = InUse::with(store, |builder| builder.store_timeout(limit)).await;
+    let scene = InUse::impatient(Place::of(&server).store()).await;
     server.stop().unwrap();
     scene.bears_it("").await;
     server.resume().unwrap();

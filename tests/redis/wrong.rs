@@ -27,6 +27,7 @@ use crate::common::read;
 use crate::common::record;
 use crate::common::replica_of;
 use crate::common::server;
+use crate::common::set;
 use crate::common::swap;
 use crate::common::version;
 use crate::servers::Redis;
@@ -34,6 +35,18 @@ use crate::servers::RedisOptions;
 
 const PASSWORD: &str = "hunter2-password";
 const USER: &str = "canary-user";
+
+/// Those that the page of `RedisStore` lists.
+const RIGHTS: [&str; 8] = [
+    "+evalsha",
+    "+script|load",
+    "+hget",
+    "+hmget",
+    "+hset",
+    "+hdel",
+    "+hlen",
+    "+time",
+];
 
 /// Everything that can be printed of an error.
 fn printed(error: &BoxError) -> String {
@@ -125,13 +138,10 @@ async fn after_the_password_is_put_right_it_goes_on() {
     let server = server(&[]);
     let url = format!("redis://:{PASSWORD}@127.0.0.1:{}", server.port());
     let mut admin = admin(&server.url()).await;
-    let set = async |admin: &mut _, password| {
-        let _: String = ask(admin, &["CONFIG", "SET", "requirepass", password]).await;
-    };
-    set(&mut admin, "another").await;
+    set(&mut admin, "requirepass", "another").await;
     let store = RedisStore::new(client(&url), "session");
     says(&read(&store).await.unwrap_err(), "(WRONGPASS)");
-    set(&mut admin, PASSWORD).await;
+    set(&mut admin, "requirepass", PASSWORD).await;
     done(&store, 0).await;
 }
 
@@ -148,16 +158,6 @@ async fn the_newer_protocol_does_as_well() {
 // The rights that the page of `RedisStore` lists are enough, and each is needed.
 #[tokio::test]
 async fn a_user_needs_the_rights_that_the_docs_list_and_no_others() {
-    const RIGHTS: [&str; 8] = [
-        "+evalsha",
-        "+script|load",
-        "+hget",
-        "+hmget",
-        "+hset",
-        "+hdel",
-        "+hlen",
-        "+time",
-    ];
     let server = server(&[]);
     let place = Place::of(&server);
     let keys = format!("~{}:*", place.prefix);
@@ -195,21 +195,13 @@ async fn a_user_needs_the_rights_that_the_docs_list_and_no_others() {
 async fn a_user_with_the_rights_to_the_channel_tells_and_hears_of_changes() {
     let server = server(&[]);
     let place = Place::of(&server);
-    let rights = [
-        "+evalsha",
-        "+script|load",
-        "+hget",
-        "+hmget",
-        "+hset",
-        "+hdel",
-        "+hlen",
-        "+time",
+    let more = [
         "+publish",
         "+subscribe",
         &format!("~{}:*", place.prefix),
         &format!("&{}:*", place.prefix),
     ];
-    let user = with_user(&server, &rights).await;
+    let user = with_user(&server, &[&RIGHTS[..], &more].concat()).await;
     let store = RedisStore::new(user, "session").prefix(&place.prefix);
     let channel = format!("{}:changed", place.prefix);
     let mut ear = client(&place.url).get_async_pubsub().await.unwrap();
@@ -303,17 +295,14 @@ async fn a_server_without_memory_is_said_and_keeps_what_it_has() {
     let store = place.store();
     done(&store, 0).await;
     let mut admin = place.admin().await;
-    let set = async |admin: &mut _, most| {
-        let _: String = ask(admin, &["CONFIG", "SET", "maxmemory", most]).await;
-    };
-    set(&mut admin, "1").await;
+    set(&mut admin, "maxmemory", "1").await;
     let error = swap(&store, 1, &record(2)).await.unwrap_err();
     says(
         &error,
         "raise `maxmemory`, or remove what nobody needs (OOM)",
     );
     assert_eq!(version(&store).await, 1);
-    set(&mut admin, "0").await;
+    set(&mut admin, "maxmemory", "0").await;
     done(&store, 1).await;
 }
 
@@ -329,6 +318,13 @@ async fn a_server_that_wants_more_replicas_is_said() {
     );
 }
 
+/// It says this when it has tried to write to its disk.
+async fn saves(server: &Redis, what: &str) {
+    let from = server.lines();
+    let _: String = ask(&mut admin(&server.url()).await, &["BGSAVE"]).await;
+    server.wait_for_line(from, what).unwrap();
+}
+
 #[tokio::test]
 async fn a_server_that_cannot_write_to_its_disk_is_said() {
     let server = server(&["--save", "3600 1000000"]);
@@ -339,11 +335,7 @@ async fn a_server_that_cannot_write_to_its_disk_is_said() {
     // A folder in the place of the file.
     let folder: Vec<String> = ask(&mut admin, &["CONFIG", "GET", "dir"]).await;
     std::fs::create_dir(format!("{}/dump.rdb", folder[1])).unwrap();
-    let from = server.lines();
-    let _: String = ask(&mut admin, &["BGSAVE"]).await;
-    server
-        .wait_for_line(from, "Background saving error")
-        .unwrap();
+    saves(&server, "Background saving error").await;
     let error = swap(&store, 1, &record(2)).await.unwrap_err();
     says(
         &error,
@@ -351,11 +343,7 @@ async fn a_server_that_cannot_write_to_its_disk_is_said() {
     );
     assert_eq!(version(&store).await, 1);
     std::fs::remove_dir(format!("{}/dump.rdb", folder[1])).unwrap();
-    let from = server.lines();
-    let _: String = ask(&mut admin, &["BGSAVE"]).await;
-    server
-        .wait_for_line(from, "Background saving terminated with success")
-        .unwrap();
+    saves(&server, "Background saving terminated with success").await;
     done(&store, 1).await;
 }
 

@@ -117,7 +117,7 @@ async fn a_claim_that_arrives_after_it_was_given_up_is_none() {
         let before = scene.record().await.version();
         proxy.set(Way {
             requests: Fate::Held,
-            answers: Fate::Lost,
+            ..Way::ANSWERS_LOST
         });
         first.store.go_on();
         let why = in_time(refresh).await.unwrap().unwrap_err();
@@ -125,10 +125,7 @@ async fn a_claim_that_arrives_after_it_was_given_up_is_none() {
         // It has told the store that it is given up.
         scene.until(|record| record.version() > before).await;
         let arrives = proxy.until_answered();
-        proxy.set(Way {
-            requests: Fate::Pass,
-            answers: Fate::Lost,
-        });
+        proxy.set(Way::ANSWERS_LOST);
         in_time(arrives).await;
         proxy.cut();
         in_time(second.session.refresh()).await.unwrap();

@@ -7,7 +7,6 @@ use futures::future::join_all;
 
 use crate::kind::Kind;
 use crate::kind::Server;
-use crate::proxy::Fate;
 use crate::proxy::Way;
 use crate::scene::Scene;
 
@@ -35,8 +34,7 @@ impl Fault {
 
     pub async fn begin(self, scene: &Scene) {
         let first = &scene.proxies[0];
-        let lose = |requests, answers| {
-            let way = Way { requests, answers };
+        let lose = |way| {
             first.set_next(Some(way));
             first.set(way);
         };
@@ -47,8 +45,8 @@ impl Fault {
                 first.set_next(None);
                 first.cut();
             }
-            Self::Unheard => lose(Fate::Lost, Fate::Pass),
-            Self::Unanswered => lose(Fate::Pass, Fate::Lost),
+            Self::Unheard => lose(Way::REQUESTS_LOST),
+            Self::Unanswered => lose(Way::ANSWERS_LOST),
         }
     }
 

@@ -14,6 +14,7 @@ use tower_token_refresh::RedisStore;
 use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::Swap;
 
+use crate::servers::Guarded;
 use crate::servers::Postgres;
 use crate::servers::Redis;
 use crate::servers::RedisOptions;
@@ -125,29 +126,25 @@ impl Server {
     }
 
     pub async fn kill(&self) {
-        self.change(Postgres::kill, Redis::kill).await;
+        self.change(Guarded::kill).await;
     }
 
     pub async fn restart(&self) {
-        self.change(Postgres::restart, Redis::restart).await;
+        self.change(Guarded::restart).await;
     }
 
     pub async fn stop(&self) {
-        self.change(Postgres::stop, Redis::stop).await;
+        self.change(Guarded::stop).await;
     }
 
     pub async fn resume(&self) {
-        self.change(Postgres::resume, Redis::resume).await;
+        self.change(Guarded::resume).await;
     }
 
-    async fn change(
-        &self,
-        postgres: impl FnOnce(&Postgres) -> Result<()> + Send + 'static,
-        redis: impl FnOnce(&Redis) -> Result<()> + Send + 'static,
-    ) {
+    async fn change(&self, how: fn(&Guarded) -> Result<()>) {
         match self.clone() {
-            Self::Postgres(server) => blocking(move || postgres(&server)).await,
-            Self::Redis(server) => blocking(move || redis(&server)).await,
+            Self::Postgres(server) => blocking(move || how(&server)).await,
+            Self::Redis(server) => blocking(move || how(&server)).await,
         }
     }
 }

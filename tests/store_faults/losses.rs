@@ -11,9 +11,8 @@ use crate::faults::both;
 use crate::kind::Kind;
 use crate::kind::Real;
 use crate::kind::Server;
-use crate::proxy;
-use crate::proxy::Fate;
 use crate::proxy::Proxy;
+use crate::proxy::Way;
 use crate::scene::Scene;
 use crate::scene::access;
 use crate::scene::end_of;
@@ -23,11 +22,6 @@ use crate::scene::is_of;
 use crate::scene::is_served;
 use crate::servers::RedisOptions;
 use crate::way::json;
-
-const SILENT: proxy::Way = proxy::Way {
-    requests: Fate::Lost,
-    answers: Fate::Lost,
-};
 
 /// A replica that takes the server's place.
 struct Replica {
@@ -48,7 +42,7 @@ impl Replica {
     /// From now on it hears of nothing.
     fn part(&self) {
         self.between.set_next(None);
-        self.between.set(SILENT);
+        self.between.set(Way::ALL_LOST);
     }
 
     /// The server dies, and all ways lead to the replica.
@@ -76,15 +70,7 @@ async fn a_pair_that_a_failover_has_lost_is_written_back_before_anything_is_pres
         let (mut scene, replica) = with_a_pair_that_no_replica_has(kind).await;
         let newest = scene.access().await.unwrap();
         replica.take_over(&mut scene).await;
-        for process in &scene.processes {
-            is_served(process).await;
-        }
-        scene.until(|record| access(record) == Some(&newest)).await;
-        scene.start().await;
-        scene.goes_on().await;
-        scene.has_reissued(1);
-        scene.one_more_round().await;
-        scene.has_reissued(2);
+        is_written_back(&mut scene, &newest).await;
     })
     .await;
 }
@@ -198,7 +184,7 @@ async fn a_login_after_a_failover_is_another_than_the_one_that_was_lost() {
             let fresh = scene.start().await;
             in_time(fresh.session.login(login)).await.unwrap();
             for proxy in &scene.proxies {
-                proxy.set_next(Some(proxy::Way::OPEN));
+                proxy.set_next(Some(Way::OPEN));
             }
             for process in &scene.processes[..2] {
                 is_of(process, "w").await;
@@ -331,7 +317,7 @@ async fn a_pair_that_no_replica_has_is_used_from_memory_until_one_has() {
         match fails_over {
             true => replica.take_over(&mut scene).await,
             false => {
-                replica.between.set_next(Some(proxy::Way::OPEN));
+                replica.between.set_next(Some(Way::OPEN));
                 replica.between.cut();
             }
         }

@@ -38,3 +38,23 @@ pub fn is_as_promised(line: &Value) {
     let times = line["recovery_ms"].as_object().expect("an object").values();
     assert!(numbers.chain(times).all(|it| it.is_u64() || it.is_object()));
 }
+
+/// Nothing went wrong.
+pub fn is_undisturbed(line: &Value) {
+    is_as_promised(line);
+    // More only where a process took so long that its token expired once more.
+    assert!(
+        line["expiries"].as_u64() >= line["rounds"].as_u64(),
+        "{line}"
+    );
+    assert_eq!(line["reissues"], line["expiries"], "{line}");
+    for none in [
+        "reused",
+        "families_ended",
+        "avoidable_reuse",
+        "in_doubt",
+        "hung",
+    ] {
+        assert_eq!(line[none], 0, "{none}: {line}");
+    }
+}

@@ -165,6 +165,13 @@ impl World {
         *self.counts.borrow()
     }
 
+    /// So often the issuer was asked, and never with a token that was used.
+    #[track_caller]
+    pub fn has_reissued(&self, times: usize) {
+        let counts = self.counts();
+        assert_eq!((counts.reissues, counts.reuses), (times, 0));
+    }
+
     /// Waits until the counts are as the test wants them.
     pub async fn until(&self, condition: impl FnMut(&Counts) -> bool) {
         self.counts.subscribe().wait_for(condition).await.unwrap();

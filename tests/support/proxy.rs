@@ -38,6 +38,26 @@ impl Way {
         requests: Fate::Pass,
         answers: Fate::Pass,
     };
+    pub const REQUESTS_HELD: Self = Self {
+        requests: Fate::Held,
+        ..Self::OPEN
+    };
+    pub const REQUESTS_LOST: Self = Self {
+        requests: Fate::Lost,
+        ..Self::OPEN
+    };
+    pub const ANSWERS_HELD: Self = Self {
+        answers: Fate::Held,
+        ..Self::OPEN
+    };
+    pub const ANSWERS_LOST: Self = Self {
+        answers: Fate::Lost,
+        ..Self::OPEN
+    };
+    pub const ALL_LOST: Self = Self {
+        requests: Fate::Lost,
+        answers: Fate::Lost,
+    };
 }
 
 pub struct Proxy {
@@ -138,6 +158,14 @@ impl Proxy {
     /// Waits until an answer was held or lost: what was asked is done.
     pub async fn until_answered(&self) {
         self.shared.answers.subscribe().changed().await.unwrap();
+    }
+
+    /// Waits until something got as far as it can on this way.
+    pub async fn until_stopped(&self, way: Way) {
+        match way.requests {
+            Fate::Pass => self.until_answered().await,
+            Fate::Held | Fate::Lost => self.until_requested().await,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use http::StatusCode;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio::time::advance;
 use tokio::time::timeout;
 use tower_token_refresh::BoxError;
 use tower_token_refresh::InDoubt;
@@ -35,6 +36,7 @@ use tower_token_refresh::TokenStore;
 use crate::support::Answer;
 use crate::support::Client;
 use crate::support::World;
+use crate::support::settle_down;
 
 type Lock = Arc<tokio::sync::Mutex<()>>;
 
@@ -436,6 +438,14 @@ impl<S> Process<S> {
         tokio::spawn(async move { client.get().await.unwrap() })
     }
 
+    /// The same, and waits until the issuer is asked for it.
+    pub async fn send_and_reissue(&self, world: &World) -> JoinHandle<Answer> {
+        let before = world.counts().reissues;
+        let request = self.send();
+        world.until(|counts| counts.reissues == before + 1).await;
+        request
+    }
+
     /// Refreshes meanwhile.
     pub fn refresh(&self) -> JoinHandle<Result<(), RefreshError>> {
         let session = self.session.clone();
@@ -474,4 +484,12 @@ pub async fn expired(world: &World, store: &Common, n: usize) -> Vec<Process> {
     let processes = in_use(world, store, n, |builder| builder).await;
     world.expire();
     processes
+}
+
+/// What is due in so many seconds gets done.
+pub async fn pass(time: u64) {
+    for _ in 0..time {
+        advance(Duration::from_secs(1)).await;
+        settle_down().await;
+    }
 }

@@ -1,8 +1,6 @@
-//! Proves that the suite for shared stores can fail: that each fault is found, and said in words.
+//! A shared store that bears a fault.
 
-use std::error::Error;
 use std::future::pending;
-use std::iter::successors;
 use std::mem::forget;
 use std::time::UNIX_EPOCH;
 
@@ -11,106 +9,17 @@ use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::*;
+use super::super::*;
+use super::fault::Fault;
 use crate::error::BoxError;
 use crate::error::EndReason;
 use crate::store::MemoryStore;
 use crate::store::Turn;
 use crate::test_util::store::samples::MARK;
-use crate::test_util::store::samples::Samples;
 use crate::token::TokenSet;
 
-/// What is wrong with a [`Shelf`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    Nothing,
-    // Swaps.
-    IgnoresVersion,
-    TakesOlder,
-    TakesNewer,
-    TakesZero,
-    ComparesTheNewOne,
-    LosesSome,
-    WritesOnConflict,
-    ConflictsSometimes,
-    IsNotOneStep,
-    AllAreDone,
-    NoneIsDone,
-    LoserIsStored,
-    ConflictsInARace,
-    ReadersSeeHalf,
-    ReadersSeeNothing,
-    DropMixes,
-    DropForgets,
-    DropWritesLate,
-    DropIsSeenByOne,
-    DroppedReadForgets,
-    // Reads.
-    LagsByOne,
-    LagsInARace,
-    Caches,
-    EachHandleItsOwn,
-    KeptWhileOpen,
-    BeginsWithALogin,
-    // What is kept.
-    LosesEpoch,
-    VersionAsEpoch,
-    VersionIn32Bits,
-    EpochAsFloat,
-    LosesTurn,
-    LosesRefusal,
-    LosesReason,
-    LosesOwner,
-    OwnerIn63Bits,
-    LosesFence,
-    SentToTheSecond,
-    DeadlineToTheSecond,
-    LosesDoubt,
-    LosesRefreshToken,
-    LosesIdentity,
-    ExpiryDrifts,
-    KeepsOldTokens,
-    KeepsOldTurn,
-    SkipsSameTokens,
-    EndsAreEmpty,
-    NoTokensAreEmpty,
-    Foreign,
-    // Waits.
-    NeverTells,
-    TellsOfLaterOnes,
-    TellsOfItsOwn,
-    MissesOne,
-    DroppedWaitIsTheLast,
-    DroppedWaitForgets,
-    // The clock.
-    ClockStands,
-    ClockOfOpening,
-    ClockGoesBack,
-    ClocksDiffer,
-    // The lock.
-    LockForAll,
-    LockOfEachHandle,
-    LockOfTheProcess,
-    LockOfTheSecond,
-    LockNoneIfHeld,
-    LockInTwoSteps,
-    LockIsNeverFreed,
-    LockIgnoresLimit,
-    LockBlocksSwaps,
-    LockBlocksReads,
-    LockFails,
-    DroppedLockHolds,
-    DroppedWaitHolds,
-    // Errors.
-    SwapFails,
-    ReadFailsSometimes,
-    QuotesTokens,
-    LockQuotesTokens,
-    Hangs,
-}
-
 /// What is on the shelf, for all handles.
-struct Storage {
+pub(super) struct Storage {
     memory: MemoryStore,
     before: Mutex<Record>,
     /// Swaps that have begun and not returned.
@@ -122,7 +31,7 @@ struct Storage {
     is_locked: Arc<AtomicBool>,
 }
 
-struct Shelf {
+pub(super) struct Shelf {
     storage: Arc<Storage>,
     fault: Fault,
     /// Which handle it is.
@@ -146,7 +55,7 @@ impl<F: FnMut()> Drop for OnDrop<F> {
 }
 
 impl Storage {
-    fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             memory: MemoryStore::new(),
             before: Mutex::new(Record::empty()),
@@ -169,13 +78,13 @@ impl Storage {
     }
 
     /// Whatever is there.
-    fn put(&self, record: &Record) -> Swap {
+    pub(super) fn put(&self, record: &Record) -> Swap {
         self.swap(self.kept().version, record)
     }
 }
 
 impl Shelf {
-    fn new(storage: &Arc<Storage>, fault: Fault) -> Self {
+    pub(super) fn new(storage: &Arc<Storage>, fault: Fault) -> Self {
         let number = storage.handles.fetch_add(1, Ordering::SeqCst);
         let storage = match fault {
             Fault::EachHandleItsOwn => Storage::new(),
@@ -568,396 +477,4 @@ fn spoilt_tokens(fault: Fault, tokens: &TokenSet) -> TokenSet {
     identity.fold(set, |set, (name, value)| {
         set.with_identity(name, value.clone())
     })
-}
-
-async fn check(fault: Fault) -> Result<(), StoreFault> {
-    let storage = Storage::new();
-    if fault == Fault::BeginsWithALogin {
-        let tokens = TokenSet::new("left-behind").unwrap();
-        let record = Record {
-            tokens: Some(tokens),
-            ..at(1, &Record::empty())
-        };
-        let _ = storage.put(&record);
-    }
-    check_shared_token_store(async || Shelf::new(&storage, fault)).await
-}
-
-const TAKEN: &str = "it says that it is done, though the record has another version";
-const SILENCE: &str = "there was no answer within 30 s";
-const TWICE: &str = "two have it at once";
-const FIRST: &str = "after the first swap, with version 0, a read through the first handle";
-const SECOND: &str = "after the first swap, with version 0, a read through the second handle";
-const RACE: &str = "several swaps at once with the same version";
-
-/// In which step each fault shows, and in which words: as many of them as do not hang on the time of day.
-const SAID: [(Fault, &str, &str); 76] = [
-    (
-        Fault::IgnoresVersion,
-        "a swap with version 1 of the empty storage",
-        TAKEN,
-    ),
-    (
-        Fault::TakesOlder,
-        "a second swap with version 0, through the first handle",
-        TAKEN,
-    ),
-    (
-        Fault::TakesNewer,
-        "a swap with version 1 of the empty storage",
-        TAKEN,
-    ),
-    (Fault::TakesZero, "a second swap with version 0", TAKEN),
-    (
-        Fault::ComparesTheNewOne,
-        "a swap with the version before",
-        TAKEN,
-    ),
-    (Fault::LosesSome, "after a swap", "the version is"),
-    (
-        Fault::WritesOnConflict,
-        "a swap with version 1 of the empty storage, a read",
-        "the version is 2 in place of 0",
-    ),
-    (Fault::ConflictsSometimes, "a swap", CONFLICT),
-    (
-        Fault::IsNotOneStep,
-        RACE,
-        "8 of 8 were done in place of one",
-    ),
-    (Fault::AllAreDone, RACE, "8 of 8 were done in place of one"),
-    (Fault::NoneIsDone, RACE, "0 of 8 were done in place of one"),
-    (
-        Fault::LoserIsStored,
-        "after several swaps at once with the same version, of which one was done",
-        "the epoch is",
-    ),
-    (
-        Fault::ConflictsInARace,
-        "swaps by several at once",
-        "more conflicts than others have swapped",
-    ),
-    (
-        Fault::ReadersSeeHalf,
-        "while others swap",
-        "the refresh token is",
-    ),
-    (
-        Fault::ReadersSeeNothing,
-        "while others swap",
-        "the version is 0, where a swap to",
-    ),
-    (
-        Fault::DropMixes,
-        "after a swap that was dropped",
-        "the new one (the refresh token is claimed, where it is free)",
-    ),
-    (
-        Fault::DropForgets,
-        "after a swap that was dropped",
-        "neither the old record (the version is 0",
-    ),
-    (
-        Fault::DropWritesLate,
-        "a swap after one that was dropped, and some turns later",
-        "the epoch is 6 in place of 7",
-    ),
-    (
-        Fault::DropIsSeenByOne,
-        "after a swap that was dropped, a read through the second handle",
-        "the epoch is 5 in place of 6",
-    ),
-    (
-        Fault::DroppedReadForgets,
-        "after a read that was dropped",
-        "the version is 0",
-    ),
-    (Fault::LagsByOne, SECOND, "the version is 0 in place of 1"),
-    (
-        Fault::LagsInARace,
-        "a read while others swap",
-        "has returned already",
-    ),
-    (Fault::Caches, SECOND, "the version is 0 in place of 1"),
-    (
-        Fault::EachHandleItsOwn,
-        SECOND,
-        "the version is 0 in place of 1",
-    ),
-    (
-        Fault::KeptWhileOpen,
-        "a read through a handle that was opened anew",
-        "the version is 0 in place of 1",
-    ),
-    (
-        Fault::BeginsWithALogin,
-        "at first, while nothing was stored",
-        "the version is 1 in place of 0",
-    ),
-    (Fault::LosesEpoch, FIRST, "the epoch is 0 in place of 5"),
-    (Fault::VersionAsEpoch, FIRST, "the epoch is 1 in place of 5"),
-    (
-        Fault::VersionIn32Bits,
-        "large numbers",
-        "the version is 4294967295 in place of",
-    ),
-    (
-        Fault::EpochAsFloat,
-        "large numbers",
-        "the epoch is 9007199254740992 in place of 9007199254740991",
-    ),
-    (
-        Fault::LosesTurn,
-        FIRST,
-        "the refresh token is free, where it is claimed",
-    ),
-    (
-        Fault::LosesRefusal,
-        "after a swap",
-        "the refresh token is free, where it was refused",
-    ),
-    (
-        Fault::LosesReason,
-        "an end, as the issuer refused the refresh token",
-        "it ended as it was logged out, where",
-    ),
-    (Fault::LosesOwner, FIRST, "the claim's owner is another"),
-    (Fault::OwnerIn63Bits, FIRST, "the claim's owner is another"),
-    (
-        Fault::LosesFence,
-        FIRST,
-        "the claim's fence is 0 in place of 1",
-    ),
-    (
-        Fault::SentToTheSecond,
-        FIRST,
-        "when the claim was sent is 987 ms too early",
-    ),
-    (
-        Fault::DeadlineToTheSecond,
-        FIRST,
-        "the claim's deadline is 332 ms too early",
-    ),
-    (Fault::LosesDoubt, FIRST, "the doubt is missing"),
-    (
-        Fault::LosesRefreshToken,
-        FIRST,
-        "the refresh token is missing",
-    ),
-    (
-        Fault::LosesIdentity,
-        FIRST,
-        "the identity's member \"email\" is missing",
-    ),
-    (
-        Fault::ExpiryDrifts,
-        "after a swap that writes what was read",
-        "the expiry is 1 s too early",
-    ),
-    (
-        Fault::KeepsOldTokens,
-        "an end, as it was logged out",
-        "there are tokens",
-    ),
-    (
-        Fault::KeepsOldTurn,
-        "after a swap",
-        "the refresh token is claimed, where it was refused",
-    ),
-    (Fault::SkipsSameTokens, "after a swap", "the epoch is"),
-    (
-        Fault::EndsAreEmpty,
-        "an end, as it was logged out",
-        "the version is 0 in place of",
-    ),
-    (
-        Fault::NoTokensAreEmpty,
-        "no tokens, and no claim",
-        "the version is 0 in place of",
-    ),
-    (
-        Fault::Foreign,
-        FIRST,
-        "a newer version of this crate is said to have written it",
-    ),
-    (
-        Fault::NeverTells,
-        "a wait for another than the version before",
-        SILENCE,
-    ),
-    (
-        Fault::TellsOfLaterOnes,
-        "a wait for another than the version before",
-        SILENCE,
-    ),
-    (
-        Fault::TellsOfItsOwn,
-        "a wait for a change, through the second handle",
-        SILENCE,
-    ),
-    (Fault::MissesOne, "a wait for a change, through", SILENCE),
-    (
-        Fault::DroppedWaitIsTheLast,
-        "a wait for another than the version before",
-        SILENCE,
-    ),
-    (
-        Fault::DroppedWaitForgets,
-        "after a wait for a change that was dropped",
-        "the version is 0 in place of",
-    ),
-    (
-        Fault::ClockStands,
-        "reads of the store's clock, through the first handle",
-        "it stands still for 2 s",
-    ),
-    (
-        Fault::ClockOfOpening,
-        "reads of the store's clock, through the first handle",
-        "it stands still for 2 s",
-    ),
-    (
-        Fault::ClockGoesBack,
-        "a read",
-        "the store's clock went back by 3",
-    ),
-    (
-        Fault::ClocksDiffer,
-        "at first, while nothing was stored, a read through the second handle",
-        "the store's clock went back by",
-    ),
-    (
-        Fault::LockForAll,
-        "a lock that is held already, through the same handle",
-        TWICE,
-    ),
-    (
-        Fault::LockOfEachHandle,
-        "a lock that is held already, through another handle",
-        TWICE,
-    ),
-    (
-        Fault::LockOfTheProcess,
-        "a lock that is held already, through the same handle",
-        TWICE,
-    ),
-    (
-        Fault::LockOfTheSecond,
-        "a lock that nobody holds",
-        "the second handle has one, and the first has none",
-    ),
-    (
-        Fault::LockNoneIfHeld,
-        "a lock that is held already",
-        "there is none, while another has it",
-    ),
-    (
-        Fault::LockInTwoSteps,
-        "a lock that several want at once",
-        TWICE,
-    ),
-    (
-        Fault::LockIsNeverFreed,
-        "a lock that was dropped",
-        "it failed: it is held",
-    ),
-    (
-        Fault::LockIgnoresLimit,
-        "a lock that is held already",
-        SILENCE,
-    ),
-    (
-        Fault::LockBlocksSwaps,
-        "a swap while the lock is held",
-        SILENCE,
-    ),
-    (
-        Fault::LockBlocksReads,
-        "a read while the lock is held",
-        SILENCE,
-    ),
-    (
-        Fault::LockFails,
-        "a lock that nobody holds",
-        "it failed: no such lock",
-    ),
-    (
-        Fault::DroppedLockHolds,
-        "a lock after one whose call was dropped",
-        "it failed: it is held",
-    ),
-    (
-        Fault::DroppedWaitHolds,
-        "a lock after a wait for it was dropped",
-        "it failed: it is held",
-    ),
-    (
-        Fault::SwapFails,
-        "a swap with version 1 of the empty storage",
-        "it failed: the shelf is full",
-    ),
-    (
-        Fault::ReadFailsSometimes,
-        "a read",
-        "it failed: the shelf is broken",
-    ),
-    (
-        Fault::QuotesTokens,
-        "a swap with version 1 of the empty storage",
-        "it failed, and its error quotes a token",
-    ),
-    (
-        Fault::LockQuotesTokens,
-        "a lock that is held already",
-        "it failed, and its error quotes a token",
-    ),
-    (Fault::Hangs, "at first, while nothing was stored", SILENCE),
-];
-
-// shows P1, P8: what these do to the processes that share a login is found before there are any.
-#[tokio::test(start_paused = true)]
-async fn each_fault_of_a_shared_store_is_found_and_said_in_words() {
-    let mut missed = Vec::new();
-    for (fault, step, what) in SAID {
-        let said = format!("{:?}", check(fault).await);
-        if !said.contains(step) || !said.contains(what) {
-            missed.push(format!("{fault:?}: {said}"));
-        }
-    }
-    assert!(missed.is_empty(), "{missed:#?}");
-}
-
-// shows that the faults, and not what they are put in, are what is found.
-#[tokio::test]
-async fn the_shared_store_that_bears_the_faults_passes_without_one() {
-    check(Fault::Nothing).await.unwrap();
-}
-
-// shows P12
-#[tokio::test(start_paused = true)]
-async fn no_message_of_a_shared_store_has_a_token_or_a_part_of_one() {
-    let samples = Samples::new().unwrap();
-    let sets = [samples.old, samples.new, samples.next].into_iter();
-    let sets = sets.chain(samples.in_turn.into_iter().map(|sample| sample.tokens));
-    let sets: Vec<_> = sets.collect();
-    let access = sets.iter().map(|set| set.access_token().expose());
-    let refresh = sets
-        .iter()
-        .filter_map(|set| Some(set.refresh_token()?.expose()));
-    let secrets: Vec<_> = access
-        .chain(refresh)
-        .filter(|secret| secret.len() > 8)
-        .collect();
-    assert!(secrets.len() > 10, "there is something to look for");
-    for (fault, ..) in SAID {
-        let said = check(fault).await.unwrap_err();
-        let sources = successors(said.source(), |&error| error.source());
-        let said = sources.fold(format!("{said} {said:?}"), |said, error| {
-            format!("{said} {error} {error:?}")
-        });
-        for secret in &secrets {
-            let (begin, end) = (&secret[..8], &secret[secret.len() - 8..]);
-            assert!(!said.contains(begin) && !said.contains(end), "{fault:?}");
-        }
-    }
 }
