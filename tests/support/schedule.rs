@@ -1162,9 +1162,11 @@ async fn check_ops(sim: &Sim) {
             let user = parts(tokens.access_token().expose()).0;
             left.iter().any(|it| it.user == Some(user))
         }
-        None => left
-            .iter()
-            .any(|it| it.user.is_none_or(|user| facts.revoked.contains(&user))),
+        // Or nobody was told that he had logged in.
+        None => {
+            let is_out = |it: &&Op| it.user.is_none_or(|user| facts.revoked.contains(&user));
+            left.iter().copied().any(|it| is_out(&it)) || !ops.iter().any(|it| it.ok)
+        }
     };
     if !holds {
         let text = format!("{} is left, and not one of {left:?}", brief(&record));

@@ -5,6 +5,7 @@ use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
@@ -465,8 +466,9 @@ where
             let mut has_moved = false;
             for _ in 0..TICKS {
                 timeout(TICK, std::future::pending::<()>()).await;
+                let before = *self.clock.latest();
                 let (_, now) = answer(&step, store.read()).await?;
-                self.clock.tells(&step, now)?;
+                self.clock.tells(&step, before, now)?;
                 if now > begin {
                     has_moved = true;
                     break;
@@ -754,11 +756,20 @@ impl Race {
 }
 
 impl Clock {
-    fn tells(&self, step: &str, now: SystemTime) -> Result<(), StoreFault> {
-        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = latest.unwrap_or(now);
-        *latest = Some(before.max(now));
-        match before.duration_since(now) {
+    fn latest(&self) -> MutexGuard<'_, Option<SystemTime>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `before` is the latest when the store was asked: what others have read since may be later.
+    fn tells(
+        &self,
+        step: &str,
+        before: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Result<(), StoreFault> {
+        let mut latest = self.latest();
+        *latest = (*latest).max(Some(now));
+        match before.unwrap_or(now).duration_since(now) {
             Ok(back) if back > SET_BACK => {
                 let what = format!("the store's clock went back by {} s", back.as_secs());
                 Err(StoreFault::new(step, what))
@@ -775,8 +786,9 @@ async fn read<S: SharedTokenStore>(
     clock: &Clock,
     step: &str,
 ) -> Result<Record, StoreFault> {
+    let before = *clock.latest();
     let (record, now) = answer(step, store.read()).await?;
-    clock.tells(step, now)?;
+    clock.tells(step, before, now)?;
     Ok(record)
 }
 
