@@ -276,16 +276,15 @@ pub(super) fn commit(found: &Record, from: &Record, tokens: &TokenSet) -> Change
     })
 }
 
-/// A login, in place of the login with this epoch, or of one before it that a failover has brought back. Its
-/// own epoch is `least` or more: what is found may be older than what was stored once, and no two logins
-/// shall have the same.
-pub(super) fn login(found: &Record, epoch: u64, tokens: &TokenSet, least: u64) -> Changed {
+/// A login, in place of the login with this epoch, or of one before it: also where that is not what is found, as a
+/// failover may have brought an older one back.
+pub(super) fn login(found: &Record, epoch: u64, tokens: &TokenSet) -> Changed {
     check_format(found)?;
     if found.epoch > epoch {
         return Err(Denied::Superseded);
     }
     Ok(Record {
-        epoch: least.max(epoch + 1),
+        epoch: epoch + 1,
         reissues: 0,
         tokens: Some(tokens.clone()),
         turn: Turn::Free,
@@ -303,24 +302,25 @@ pub(super) fn end(found: &Record, from: &Record, reason: EndReason) -> Changed {
     if found.epoch != from.epoch || found.tokens.is_none() || !is_it {
         return Err(Denied::Superseded);
     }
-    Ok(tombstone(found, reason, 0))
+    Ok(tombstone(found, reason, found.epoch))
 }
 
 /// The user logs out of the login with this epoch, or of one before it, whichever tokens it has by now.
 ///
 /// `is_awaited` says that a login from before may yet take the place of what is found: where nobody is logged
 /// in, that is written once more, so that it can't.
-pub(super) fn log_out(found: &Record, epoch: u64, least: u64, is_awaited: bool) -> Changed {
+pub(super) fn log_out(found: &Record, epoch: u64, is_awaited: bool) -> Changed {
     check_format(found)?;
     if found.epoch > epoch || (found.tokens.is_none() && !is_awaited) {
         return Err(Denied::Superseded);
     }
-    Ok(tombstone(found, EndReason::LoggedOut, least.max(epoch + 1)))
+    Ok(tombstone(found, EndReason::LoggedOut, epoch))
 }
 
-fn tombstone(found: &Record, reason: EndReason, least: u64) -> Record {
+/// In place of the login with this epoch.
+fn tombstone(found: &Record, reason: EndReason, epoch: u64) -> Record {
     Record {
-        epoch: least.max(found.epoch + 1),
+        epoch: epoch + 1,
         reissues: 0,
         tokens: None,
         turn: Turn::Ended(reason),

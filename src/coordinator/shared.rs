@@ -388,7 +388,7 @@ impl Coordinator {
         }
     }
 
-    /// What the epoch of a login or an end is at the least, if it comes about now.
+    /// What the epoch of a login is at the least, if it comes about at this time.
     pub(super) fn least_epoch(&self, store: &SharedStore, now: SystemTime) -> u64 {
         match store.can_lose() {
             true => epoch_at(self.with(|inner, _| inner.peers.skew.to_theirs(now))),
@@ -410,7 +410,7 @@ impl Coordinator {
     }
 
     /// The epoch of what a login, or a logout, of here takes the place of: that of what was found when it came
-    /// about, and of whatever an earlier one of here has come to since.
+    /// about, or of the time at which it did, and of whatever an earlier one of here has come to since.
     fn replaced(
         &self,
         store: &SharedStore,
@@ -423,12 +423,12 @@ impl Coordinator {
         let known = inner.peers.known.as_ref().map(|(known, _)| known.epoch);
         let there = match known {
             // Nobody can say what came first, but by the time, where epochs tell that.
-            _ if inner.peers.is_late && store.can_lose() => acted.max(known.unwrap_or(0)),
+            _ if inner.peers.is_late && store.can_lose() => known.unwrap_or(0),
             Some(known) if inner.peers.is_late => known,
-            // Nothing may be there because it was lost, and is yet to be written back.
-            _ if found.version == 0 => acted,
             _ => found.epoch,
         };
+        // What came before it by the time may be lost at the moment, and be written back yet.
+        let there = there.max(acted);
         let epoch = *first.get_or_insert(there);
         match inner.is_ours(found, login, store.can_lose()) {
             true => epoch.max(found.epoch),
@@ -472,14 +472,14 @@ impl Coordinator {
                 self.change(store, |found, now| {
                     let epoch = self.replaced(store, (found, now), None, &mut replaces);
                     let is_awaited = self.lock().is_awaited(found);
-                    lease::log_out(found, epoch, self.least_epoch(store, now), is_awaited)
+                    lease::log_out(found, epoch, is_awaited)
                 })
                 .await
             }
             Truth::Login(tokens) => {
                 self.change(store, |found, now| {
                     let epoch = self.replaced(store, (found, now), Some(&tokens), &mut replaces);
-                    lease::login(found, epoch, &tokens, self.least_epoch(store, now))
+                    lease::login(found, epoch, &tokens)
                 })
                 .await
             }

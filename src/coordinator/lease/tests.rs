@@ -110,12 +110,12 @@ fn what_is_restored_is_newer_than_both_and_keeps_whose_turn_it_is() {
 }
 
 #[test]
-fn a_login_has_the_epoch_that_it_is_given_or_the_next_one() {
-    let first = login(&Record::empty(), 0, &pair(1), 1234).unwrap();
+fn a_login_has_the_epoch_after_that_of_what_it_takes_the_place_of() {
+    let first = login(&Record::empty(), 1233, &pair(1)).unwrap();
     assert_eq!((first.version, first.epoch), (1, 1234));
-    let second = login(&first, 1234, &pair(2), 5678).unwrap();
+    let second = login(&first, 5677, &pair(2)).unwrap();
     assert_eq!((second.version, second.epoch), (2, 5678));
-    let third = login(&second, 5678, &pair(3), 5678).unwrap();
+    let third = login(&second, 5678, &pair(3)).unwrap();
     assert_eq!((third.version, third.epoch), (3, 5679));
 }
 
@@ -128,7 +128,7 @@ fn an_older_pair_is_told_by_the_number_of_reissues_whatever_its_version() {
         ..free()
     };
     assert!(matches!(news(&known, &older), News::Older));
-    let login = login(&known, 2, &pair(3), 0).unwrap();
+    let login = login(&known, 2, &pair(3)).unwrap();
     assert_eq!(login.reissues, 0);
     assert!(matches!(news(&known, &login), News::Login));
 }
@@ -148,7 +148,7 @@ fn a_claim_that_was_lost_is_written_again_unless_somebody_took_its_owner_for_dea
     assert_eq!((again.version, again.turn), (41, Turn::Sent(renewed)));
     let dead = presume_lost(&known, at(110), false).unwrap();
     let others = claim(&found, 8, at(100), SPAN, &strict()).unwrap();
-    let login = login(&found, 2, &pair(1), 0).unwrap();
+    let login = login(&found, 2, &pair(1)).unwrap();
     let moved_on = commit(&found, &found, &pair(2)).unwrap();
     for found in [dead, others, login, moved_on] {
         let changed = claim_again(&found, &known, &ours, at(111), SPAN);
@@ -486,13 +486,13 @@ fn the_first_tokens_of_those_who_need_no_login_take_the_place_of_none() {
 fn a_login_takes_the_place_of_the_one_it_knows() {
     let (found, _) = claimed();
     let expected = record(7, 3, pair(2), Turn::Free);
-    becomes(login(&found, 2, &pair(2), 1), &expected);
+    becomes(login(&found, 2, &pair(2)), &expected);
     let tombstone = record(6, 2, None, Turn::Ended(EndReason::Refused));
-    becomes(login(&tombstone, 2, &pair(2), 1), &expected);
-    assert_eq!(denied(login(&found, 1, &pair(2), 1)), Denied::Superseded);
+    becomes(login(&tombstone, 2, &pair(2)), &expected);
+    assert_eq!(denied(login(&found, 1, &pair(2))), Denied::Superseded);
     // A failover has brought one back from before it.
     let expected = record(7, 9, pair(2), Turn::Free);
-    becomes(login(&found, 8, &pair(2), 1), &expected);
+    becomes(login(&found, 8, &pair(2)), &expected);
 }
 
 #[test]
@@ -507,11 +507,11 @@ fn the_end_leaves_a_tombstone_of_the_login_it_is_for() {
         }
     }
     let expected = record(7, 3, None, Turn::Ended(EndReason::LoggedOut));
-    becomes(log_out(&found, 2, 0, false), &expected);
-    assert_eq!(denied(log_out(&found, 1, 0, false)), Denied::Superseded);
+    becomes(log_out(&found, 2, false), &expected);
+    assert_eq!(denied(log_out(&found, 1, false)), Denied::Superseded);
     // A failover has brought back a login from before it.
     let expected = record(7, 9, None, Turn::Ended(EndReason::LoggedOut));
-    becomes(log_out(&found, 8, 0, false), &expected);
+    becomes(log_out(&found, 8, false), &expected);
 }
 
 #[test]
@@ -533,7 +533,7 @@ fn a_refused_refresh_token_ends_only_the_login_that_still_has_it() {
 #[test]
 fn what_has_ended_does_not_end_again() {
     let found = record(6, 2, None, Turn::Ended(EndReason::Refused));
-    assert_eq!(denied(log_out(&found, 2, 0, false)), Denied::Superseded);
+    assert_eq!(denied(log_out(&found, 2, false)), Denied::Superseded);
 }
 
 #[test]
@@ -558,9 +558,9 @@ fn a_record_of_a_newer_version_is_only_read() {
         refuse(&found, &claim),
         lose(&found, &claim, at(105)),
         commit(&found, &found, &pair(2)),
-        login(&found, 2, &pair(2), 1),
+        login(&found, 2, &pair(2)),
         end(&found, &found, EndReason::Refused),
-        log_out(&found, 2, 0, false),
+        log_out(&found, 2, false),
         reopen(&tombstone, 0),
     ] {
         assert_eq!(denied(changed), Denied::ReadOnly);

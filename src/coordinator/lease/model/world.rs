@@ -379,11 +379,9 @@ impl World {
             }
             Step::LoggingIn { epoch, pair } => {
                 let tokens = self.tokens.of(pair, None);
-                (login(&found, epoch.into(), &tokens, 1), Event::LoggedIn)
+                (login(&found, epoch.into(), &tokens), Event::LoggedIn)
             }
-            Step::LoggingOut { epoch } => {
-                (log_out(&found, epoch.into(), 0, false), Event::LoggedOut)
-            }
+            Step::LoggingOut { epoch } => (log_out(&found, epoch.into(), false), Event::LoggedOut),
             _ => return None,
         })
     }
