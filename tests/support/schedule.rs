@@ -159,6 +159,9 @@ struct Facts {
     fallen_back: Option<Instant>,
     /// Since then a failover has lost what nobody could write back.
     lost_for_good: bool,
+    /// A clock was shifted, which here is done to the store's times as that process sees them. Epochs are such
+    /// times as well, so that those it makes are not to be compared.
+    shifts: bool,
     reuses: usize,
     excused: usize,
     reissues: usize,
@@ -1031,8 +1034,10 @@ async fn play(seed: u64, faults: Faults) -> Report {
             84..100 if faults.rollbacks && heavy => fall_back(&sim).await,
             85..87 if faults.clocks && !faults.rollbacks => {
                 let fast = ms(fastrand::u64(..7_200_000));
-                sim.lock()
-                    .note(format!("p{}'s clock is fast by {fast:?}", processes[p].n));
+                let mut facts = sim.lock();
+                facts.note(format!("p{}'s clock is fast by {fast:?}", processes[p].n));
+                facts.shifts = true;
+                drop(facts);
                 processes[p].line.common.set_fast(fast);
             }
             _ => processes[p].request(),
@@ -1148,7 +1153,7 @@ async fn check_ops(sim: &Sim) {
     let mut facts = sim.lock();
     // Nobody can say what came first where one has never read a store that does not tell by its epochs.
     let is_unsure = |op: &Op| op.blind && !op.ok && !sim.common.can_lose();
-    if facts.lost_for_good || facts.ops.iter().any(is_unsure) {
+    if facts.lost_for_good || facts.shifts || facts.ops.iter().any(is_unsure) {
         return;
     }
     let ops = facts.ops.clone();

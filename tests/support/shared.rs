@@ -378,30 +378,11 @@ impl SharedTokenStore for Common {
     }
 }
 
-/// In a store that can lose something, it is a time as well.
-fn moved_epoch(epoch: u64, to: &impl Fn(SystemTime) -> SystemTime) -> u64 {
-    let time = Duration::from_millis(epoch);
-    match time > YEAR {
-        true => to(SystemTime::UNIX_EPOCH + time)
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap()
-            .as_millis()
-            .try_into()
-            .unwrap(),
-        false => epoch,
-    }
-}
-
 /// The record with all its times changed.
 pub fn moved(record: &Record, to: impl Fn(SystemTime) -> SystemTime) -> Record {
     fn walk(value: &mut serde_json::Value, to: &impl Fn(SystemTime) -> SystemTime) {
         match value {
-            serde_json::Value::Object(members) => {
-                if let Some(epoch) = members.get_mut("epoch") {
-                    *epoch = moved_epoch(epoch.as_u64().unwrap(), to).into();
-                }
-                members.values_mut().for_each(|it| walk(it, to));
-            }
+            serde_json::Value::Object(members) => members.values_mut().for_each(|it| walk(it, to)),
             serde_json::Value::String(text) => {
                 if let Ok(time) = humantime::parse_rfc3339(text) {
                     *text = humantime::format_rfc3339_nanos(to(time)).to_string();

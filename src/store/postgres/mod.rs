@@ -83,8 +83,10 @@ const TRIES: usize = 8;
 ///
 /// Reads and swaps take one statement and one transaction each. A swap that is done is on the disk of the server
 /// (`synchronous_commit` is raised to `on` where it is `off`, for this transaction alone). Whether it is on
-/// that of a standby is up to the server's settings; a failover to one that does not have it shows an
-/// older record, which the session finds out.
+/// that of a standby is up to the server's settings. Where the server waits for a synchronous one and has no answer
+/// from it, it shows what the standby does not have all the same, once the wait for it is given up: so a swap that was
+/// not answered is believed only after another commit that is. A failover to a standby that was not waited for
+/// shows an older record, which the session finds out.
 ///
 /// # Changes
 ///
