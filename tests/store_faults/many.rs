@@ -1,32 +1,31 @@
 //! Many sessions over one store handle, whose server fails while all of them commit.
 
 use std::collections::HashSet;
-use std::future::pending;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::time::Instant;
-use tokio::time::timeout;
+use tokio::sync::watch;
 use tower_token_refresh::ReissueError;
 use tower_token_refresh::Session;
+use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::TokenSet;
 use tower_token_refresh::reissue_fn;
 
 use crate::faults::each;
 use crate::kind::Real;
 use crate::kind::Server;
+use crate::scene::in_time;
 
+const USERS: usize = 150;
+
+/// Takes each refresh token once, and counts.
 #[derive(Default)]
 struct Issuer {
     used: HashSet<String>,
     reuses: Vec<String>,
-    reissues: usize,
-}
-
-async fn pass(time: u64) {
-    let _ = timeout(Duration::from_millis(time), pending::<()>()).await;
+    reissues: watch::Sender<usize>,
 }
 
 fn session(store: &Real, issuer: &Arc<Mutex<Issuer>>, n: usize) -> Session {
@@ -41,7 +40,7 @@ fn session(store: &Real, issuer: &Arc<Mutex<Issuer>>, n: usize) -> Session {
         async move {
             let refresh = request.refresh_token().unwrap().expose().to_owned();
             let mut issuer = issuer.lock().unwrap();
-            issuer.reissues += 1;
+            issuer.reissues.send_modify(|reissues| *reissues += 1);
             let (user, serial) = refresh.split_once('/').unwrap();
             assert_eq!(user, n.to_string(), "another user's");
             if !issuer.used.insert(refresh.clone()) {
@@ -65,21 +64,29 @@ fn tokens(n: usize, serial: u64) -> TokenSet {
         .unwrap()
 }
 
-// shows P1, P4, P8
+/// As soon as it can be. Asking the server takes its time, and that is what there is to be waited for.
+async fn refreshed(session: &Session, store: &Real) {
+    while let Err(error) = session.refresh().await {
+        // A login may be stored only after its twin has looked for it.
+        assert!(error.end_reason().is_none(), "{error:?}");
+        let _ = store.read().await;
+    }
+}
+
+// shows P1, P4, P8: and nobody gets the tokens of another user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_killed_while_hundreds_of_sessions_commit() {
+async fn a_server_that_is_killed_while_many_sessions_commit() {
     each(async |server: Server| {
         let issuer = Arc::<Mutex<Issuer>>::default();
+        let mut reissues = issuer.lock().unwrap().reissues.subscribe();
         let stores = [0, 1].map(|_| server.store(server.port(), "any"));
-        let all: Vec<_> = (0..400).map(|n| session(&stores[0], &issuer, n)).collect();
-        let twins: Vec<_> = (0..400).map(|n| session(&stores[1], &issuer, n)).collect();
-        let logins = all
-            .iter()
-            .enumerate()
-            .map(|(n, it)| it.login(tokens(n, 1)));
-        let failed = join_all(logins).await.iter().filter(|it| it.is_err()).count();
-        println!("{failed} logins are not saved at once");
-        for wait in [20, 150, 400, 900] {
+        let sessions =
+            |store: &Real| -> Vec<_> { (0..USERS).map(|n| session(store, &issuer, n)).collect() };
+        let [all, twins] = [sessions(&stores[0]), sessions(&stores[1])];
+        let logins = all.iter().enumerate();
+        join_all(logins.map(|(n, it)| it.login(tokens(n, 1)))).await;
+        for many in [1, USERS / 3, USERS] {
+            let before = *reissues.borrow();
             let refreshes: Vec<_> = all
                 .iter()
                 .chain(&twins)
@@ -88,40 +95,21 @@ async fn a_server_that_is_killed_while_hundreds_of_sessions_commit() {
                     tokio::spawn(async move { it.refresh().await })
                 })
                 .collect();
-            pass(wait).await;
+            let until = reissues.wait_for(|reissues| *reissues >= before + many);
+            drop(in_time(until).await.unwrap());
             server.kill().await;
-            pass(300).await;
             server.restart().await;
-            let mut failed = 0;
             for refresh in refreshes {
-                let told = timeout(Duration::from_secs(100), refresh).await;
-                failed += usize::from(told.expect("it hangs").unwrap().is_err());
+                let _ = in_time(refresh).await.unwrap();
             }
-            let began = Instant::now();
-            // All of them go on.
-            loop {
-                let refreshes = all.iter().chain(&twins).map(Session::refresh);
-                let told = join_all(refreshes).await;
-                let bad = told.iter().filter(|it| it.is_err()).count();
-                if bad == 0 {
-                    break;
-                }
-                let why = told.into_iter().find_map(Result::err);
-                assert!(began.elapsed() < Duration::from_secs(60), "{bad} fail: {why:?}");
-                pass(500).await;
-            }
-            let issuer = issuer.lock().unwrap();
-            println!(
-                "{} killed after {wait} ms: {failed} refreshes failed, all well after {:?}; {} reissues",
-                matches!(stores[0], Real::Redis(_)),
-                began.elapsed(),
-                issuer.reissues
-            );
-            assert!(issuer.reuses.is_empty(), "{:?}", issuer.reuses);
+            let sessions = all.iter().chain(&twins);
+            in_time(join_all(sessions.map(|it| refreshed(it, &stores[0])))).await;
+            let reuses = &issuer.lock().unwrap().reuses;
+            assert!(reuses.is_empty(), "killed after {many}: {reuses:?}");
         }
         for (n, it) in all.iter().chain(&twins).enumerate() {
-            let token = it.token().await.unwrap();
-            assert!(token.expose().starts_with(&format!("{}-", n % 400)));
+            let token = in_time(it.token()).await.unwrap();
+            assert!(token.expose().starts_with(&format!("{}-", n % USERS)));
         }
     })
     .await;
