@@ -395,7 +395,7 @@ impl SessionBuilder {
     }
 
     /// The longest one call of the store may take; 3 s unless set. In a shared store without a lock, a
-    /// claim on the refresh token that is not renewed runs out after three times as long.
+    /// claim on the refresh token that is not renewed runs out after four times as long.
     pub fn store_timeout(mut self, limit: Duration) -> Self {
         self.store_timeout = limit;
         self
@@ -499,11 +499,12 @@ impl SessionBuilder {
         self.store_timeout * 5 + self.reissues() + self.others()
     }
 
-    /// A claim is renewed when a third of it has passed, so that two renewals may fail. None is needed for
-    /// a reissue that is shorter.
+    /// To claim, and to renew a claim, is to read and to write: half of it is left when the store is so slow that
+    /// both take all of their time, and that is enough for the next one. None is needed for a reissue that is
+    /// shorter.
     fn lease(&self) -> Duration {
         let whole = self.reissue_timeout + self.store_timeout;
-        whole.min(self.store_timeout * 3)
+        whole.min(self.store_timeout * 4)
     }
 
     fn reissues(&self) -> Duration {

@@ -287,7 +287,7 @@ fn die_while_reissuing(world: &World, store: &Common) {
 // a lock, its death is known at once; else the claim runs out first.
 #[tokio::test(start_paused = true)]
 async fn what_a_dead_process_has_claimed_is_left_alone_until_nothing_of_it_can_be_on_its_way() {
-    for (store, claimed) in [(Common::new as fn() -> _, 9), (Common::with_lock, 0)] {
+    for (store, claimed) in [(Common::new as fn() -> _, 12), (Common::with_lock, 0)] {
         let (world, store) = (World::new(), store());
         let living = expired(&world, &store, 1).await.remove(0);
         let (world2, store2) = (world.clone(), store.clone());

@@ -13,13 +13,19 @@ use std::time::Duration;
 
 use shared::Common;
 use shared::Fate;
+use shared::Notice;
 use shared::Process;
+use shared::expired;
 use shared::pass;
+use shared::pass_ms;
 use support::Script;
 use support::World;
+use support::poll_then_drop;
 use support::settle_down;
+use tokio::runtime::Builder;
 use tokio::time::advance;
 use tower_token_refresh::ConfigError;
+use tower_token_refresh::EndReason;
 use tower_token_refresh::Reissue;
 use tower_token_refresh::ReissueError;
 use tower_token_refresh::ReissueRequest;
@@ -344,4 +350,102 @@ async fn one_that_missed_the_end_and_one_that_has_begun_anew_do_not_fight(store:
         "{versions} versions in a second; from {epoch} to {epochs:?}"
     );
     drop((one, fresh));
+}
+
+// shows P8: the logout fails because the transaction before it does not end; then somebody logs in elsewhere.
+#[tokio::test(start_paused = true)]
+async fn a_logout_that_did_not_even_get_to_the_store_does_not_undo_a_login_after_it() {
+    for store in [Common::new as fn() -> _, Common::that_can_lose] {
+        let (world, store) = (World::new(), store());
+        let processes = expired(&world, &store, 2).await;
+        let [one, other] = &processes[..] else {
+            unreachable!()
+        };
+        // The claim, and the new pair; whether that is stored cannot be found out, either.
+        one.store.set_notice(Notice::Never);
+        one.store.next_swaps([Fate::Done, Fate::HeldBefore]);
+        let request = one.send();
+        one.store.until_held().await;
+        settle_down().await;
+        one.store.next_reads([Fate::HeldBefore, Fate::HeldBefore]);
+        let session = one.session.clone();
+        let logout = tokio::spawn(async move { session.logout().await });
+        pass_ms(6500).await;
+        assert!(logout.is_finished());
+        let told = logout.await.unwrap();
+        assert!(told.is_err(), "{told:?}");
+        drop(request.await.unwrap());
+        other.session.login(world.tokens("v")).await.unwrap();
+        other.is_ok().await;
+        one.store.release();
+        pass(60).await;
+        let status = other.session.status();
+        assert!(status.is_logged_in(), "{status:?}");
+        assert_eq!(other.get().await.user, "v");
+    }
+}
+
+// shows P8: the same for one that was dropped while it read, where there is no runtime.
+#[test]
+fn a_logout_that_was_dropped_while_it_read_does_not_undo_a_login_after_it() {
+    for store in [Common::new as fn() -> _, Common::that_can_lose] {
+        let (world, store) = (World::new(), store());
+        let mut builder = Builder::new_current_thread();
+        let runtime = builder.enable_all().start_paused(true).build().unwrap();
+        let (one, other) = runtime.block_on(async {
+            let one = Process::new(&world, &store);
+            let other = Process::new(&world, &store);
+            other.session.login(world.tokens("t")).await.unwrap();
+            one.is_ok().await;
+            settle_down().await;
+            (one, other)
+        });
+        one.store.next_reads([Fate::HeldBefore]);
+        let dropped = futures::executor::block_on(poll_then_drop(one.session.logout(), 2));
+        assert!(dropped.is_none());
+        runtime.block_on(async {
+            pass(10).await;
+            other.session.login(world.tokens("v")).await.unwrap();
+            // It sees to what is left to be written.
+            drop(one.get().await);
+            pass(10).await;
+            let status = other.session.status();
+            assert!(status.is_logged_in(), "{status:?}");
+            assert_eq!(other.get().await.user, "v");
+        });
+    }
+}
+
+// shows P7: what those are told who are under way when the user logs out once more.
+#[tokio::test(start_paused = true)]
+async fn a_second_logout_changes_nothing_of_why_the_login_is_over() {
+    for ends in [false, true] {
+        let world = World::new();
+        let session = world.logged_in("u").await;
+        let client = world.client(&session);
+        world.expire();
+        world.hold_answers();
+        let send = || {
+            let client = client.clone();
+            tokio::spawn(async move { client.get().await.unwrap() })
+        };
+        let (first, second) = (send(), send());
+        world.until(|counts| counts.requests == 2).await;
+        let expected = if ends {
+            world.script(Script::Refuse);
+            world.release_answers(1);
+            EndReason::Refused
+        } else {
+            session.logout().await.unwrap();
+            world.release_answers(1);
+            EndReason::LoggedOut
+        };
+        settle_down().await;
+        session.logout().await.unwrap();
+        world.release_answers(1);
+        for answer in [first.await.unwrap(), second.await.unwrap()] {
+            let why = answer.why.unwrap();
+            assert_eq!(why.end_reason(), Some(expected), "ends {ends}");
+        }
+    }
 }

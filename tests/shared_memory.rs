@@ -7,6 +7,7 @@ mod support;
 
 use std::time::Duration;
 
+use http::StatusCode;
 use shared::Common;
 use shared::Fate;
 use shared::Notice;
@@ -14,6 +15,7 @@ use shared::Process;
 use shared::expired;
 use shared::in_use;
 use shared::pass;
+use shared::pass_ms;
 use support::Script;
 use support::World;
 use support::settle_down;
@@ -353,4 +355,60 @@ async fn the_end_of_a_login_that_a_failover_has_brought_back_does_not_end_the_la
     }
     assert_eq!(one.get().await.user, "v");
     assert_eq!(fresh.get().await.user, "v");
+}
+
+// shows P1, P6: the answer to the release takes longer than the cool-down.
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_was_given_back_is_not_taken_again_by_the_next_attempt() {
+    for store in [Common::new as fn() -> _, Common::that_can_lose] {
+        let (world, store) = (World::new(), store());
+        let processes = expired(&world, &store, 1).await;
+        let one = &processes[0];
+        world.script(Script::Transient);
+        // The claim, and its end.
+        one.store.next_swaps([Fate::Done, Fate::HeldAfter]);
+        assert_eq!(one.get().await.status, StatusCode::UNAUTHORIZED);
+        one.store.until_held().await;
+        pass_ms(1200).await;
+        let request = one.send();
+        pass_ms(500).await;
+        one.store.release();
+        settle_down().await;
+        pass_ms(500).await;
+        assert!(request.is_finished(), "it waits for its own claim");
+        let answer = request.await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.why);
+        assert_eq!(store.doubt().await, None);
+    }
+}
+
+// shows P6: the successor was stored by one that is gone, and a claim of before is renewed.
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_not_renewed_over_the_new_pair_of_another() {
+    let (world, store) = (World::new(), Common::that_can_lose());
+    let processes = expired(&world, &store, 1).await;
+    let one = &processes[0];
+    let before = store.record().await;
+    one.store.set_notice(Notice::Never);
+    settle_down().await;
+    world.script(Script::Hang);
+    let first = one.send_and_reissue(&world).await;
+    // It is renewed once.
+    store
+        .until(|record| record.version() == before.version() + 2)
+        .await;
+    store.fall_back(&before).await;
+    {
+        let other = Process::new(&world, &store);
+        other.is_ok().await;
+    }
+    let newest = store.access().await;
+    assert_eq!(store.record().await.version(), before.version() + 2);
+    pass(5).await;
+    assert_eq!(store.access().await, newest);
+    pass(60).await;
+    drop(first.await.unwrap());
+    let fresh = Process::new(&world, &store);
+    fresh.is_ok().await;
+    assert_eq!(world.counts().reuses, 0);
 }

@@ -37,7 +37,7 @@ impl Coordinator {
         guard.watch();
         let this = self.clone();
         let saved = self.detached(async move {
-            let _unsaved = this.sync_when_dropped();
+            let _unsaved = this.sync_act_when_dropped(guard.epoch());
             // Whoever has ended this login by then writes.
             let is_current = |inner: &Inner| match inner.state.absence() {
                 _ if inner.state.stamp().epoch == guard.epoch() => Ok(()),
@@ -57,19 +57,20 @@ impl Coordinator {
 
     /// See [`Session::logout`](crate::Session::logout).
     pub(crate) async fn logout(self: &Arc<Self>) -> Outcome {
-        let (previous, gate) = self.with(|inner, now| {
+        let (previous, gate, epoch) = self.with(|inner, now| {
             let ends = inner.state.log_out();
             // Whatever a shared store has by now is what the user logs out of, heard of or not.
             if ends || matches!(self.store, Storage::Shared(_)) {
                 inner.put(&self.settings.attach, None);
             }
             inner.peers.replace_any(true, now);
-            (inner.running.take(), inner.gate.clone())
+            let epoch = inner.state.stamp().epoch;
+            (inner.running.take(), inner.gate.clone(), epoch)
         });
         settle_replaced(previous, EndReason::LoggedOut);
         let this = self.clone();
         let cleared = self.detached(async move {
-            let _uncleared = this.sync_when_dropped();
+            let _uncleared = this.sync_act_when_dropped(epoch);
             // Unless there is a login by then. A logout that came after this one writes the same.
             let is_over = |inner: &Inner| match inner.state.absence() {
                 Some(_) => Ok(()),

@@ -80,13 +80,14 @@ pub(super) struct Peers {
     logs_out: bool,
     /// When the user has logged in or out last.
     acted: Option<Now>,
-    /// What the store held then could not be read.
+    /// What the store held then could not be read: nobody waits for its being written any more.
     is_late: bool,
     /// Swaps of ours without an answer, from the last one on: they may be done, or be done yet.
     unanswered: VecDeque<Unanswered>,
     swaps: u64,
-    /// The claim of the latest attempt, which may be in the store.
+    /// The claim of the latest attempt to have one, which may be in the store, and the number of that attempt.
     pub(super) claim: Option<Claim>,
+    pub(super) claimed_by: u64,
     /// The store's lock, and the attempt that took it.
     pub(super) lock: Option<(u64, StoreLock)>,
     watched: bool,
@@ -195,9 +196,15 @@ impl Inner {
             return Some(newest.clone());
         }
         // When it is over, it may be ours that is found.
-        let claim = peers.claim.filter(|_| self.running.is_some())?;
+        let running = self.running.as_ref().map(|running| running.start.number);
+        let claim = peers.claim.filter(|_| running == Some(peers.claimed_by))?;
         let (known, _) = peers.known.as_ref()?;
         lease::lacks(found, known, &claim).then(|| known.clone())
+    }
+
+    /// Whoever has logged in or out in this epoch is told what became of it, or is gone.
+    pub(super) fn is_late(&mut self, epoch: u64) {
+        self.peers.is_late |= self.peers.replaces.is_none() && self.state.stamp().epoch == epoch;
     }
 
     fn begin_swap(&mut self, version: u64, record: &Record) -> u64 {
@@ -499,6 +506,13 @@ impl Coordinator {
                 return Ok(());
             }
         };
+        if replaces.is_some() {
+            self.with(|inner, _| {
+                if inner.state.stamp().epoch == epoch {
+                    inner.peers.replaces = replaces;
+                }
+            });
+        }
         match written {
             Ok(Change::Done(record)) => {
                 self.told(Some(record), epoch, revision);
@@ -532,15 +546,7 @@ impl Coordinator {
                 self.take_in(found, epoch);
                 Ok(())
             }
-            Err(error) => {
-                self.with(|inner, _| {
-                    if inner.state.stamp().epoch == epoch {
-                        inner.peers.replaces = replaces;
-                        inner.peers.is_late |= replaces.is_none();
-                    }
-                });
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
     }
 

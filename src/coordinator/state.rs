@@ -48,6 +48,8 @@ pub(crate) struct State {
     epoch: u64,
     generation: u64,
     login: Login,
+    /// The epoch of the latest login, if it is over.
+    latest_login: u64,
     attempt: Option<Attempt>,
     last_number: u64,
     cooling: Option<Cooling>,
@@ -249,6 +251,7 @@ impl State {
             epoch: 0,
             generation: 0,
             login: Login::Unloaded,
+            latest_login: 0,
             attempt: None,
             last_number: 0,
             cooling: None,
@@ -675,6 +678,9 @@ impl State {
     }
 
     fn new_epoch(&mut self, login: Login) {
+        if !matches!(self.login, Login::Over(_)) {
+            self.latest_login = self.epoch;
+        }
         self.epoch += 1;
         self.login = login;
         self.attempt = None;
@@ -758,7 +764,7 @@ impl State {
     /// What became of the login that a stamp of another epoch belonged to.
     fn other_epoch(&self, stamp: Stamp) -> RefreshError {
         match &self.login {
-            Login::Over(error) if stamp.epoch + 1 == self.epoch => error.clone(),
+            Login::Over(error) if stamp.epoch == self.latest_login => error.clone(),
             _ => RefreshError::ended(EndReason::Replaced),
         }
     }

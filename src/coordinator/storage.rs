@@ -123,7 +123,18 @@ impl Coordinator {
 
     /// Lets a write that fails, or is dropped half-way, be made good in the background (P13).
     pub(super) fn sync_when_dropped(self: &Arc<Self>) -> SyncWhenDropped {
-        SyncWhenDropped(self.clone())
+        SyncWhenDropped {
+            coordinator: self.clone(),
+            act: None,
+        }
+    }
+
+    /// The same for the login or logout that this epoch began with.
+    pub(super) fn sync_act_when_dropped(self: &Arc<Self>, epoch: u64) -> SyncWhenDropped {
+        SyncWhenDropped {
+            coordinator: self.clone(),
+            act: Some(epoch),
+        }
     }
 
     /// Starts a task that brings the store to the truth, unless that holds. It takes the place of
@@ -187,11 +198,17 @@ pub(super) fn no_answer() -> RefreshError {
 }
 
 /// See [`Coordinator::sync_when_dropped`].
-pub(super) struct SyncWhenDropped(Arc<Coordinator>);
+pub(super) struct SyncWhenDropped {
+    coordinator: Arc<Coordinator>,
+    act: Option<u64>,
+}
 
 impl Drop for SyncWhenDropped {
     fn drop(&mut self) {
-        self.0.sync_later();
+        if let Some(epoch) = self.act {
+            self.coordinator.with(|inner, _| inner.is_late(epoch));
+        }
+        self.coordinator.sync_later();
     }
 }
 

@@ -35,7 +35,6 @@ use crate::error::BoxError;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
-use crate::store::Claim;
 use crate::store::Record;
 use crate::store::StoreLock;
 use crate::store::Swap;
@@ -277,6 +276,7 @@ impl Guard {
             if counts {
                 // Written or not: whoever ends this attempt gives it back.
                 inner.peers.claim = Some(claim);
+                inner.peers.claimed_by = number;
             }
             counts
         });
@@ -319,17 +319,13 @@ impl Guard {
         let span = self.span(granted.has_lock, limit);
         let wanted = match granted.has_lock {
             true => limit,
-            // Until the next renewal is due, and done although the store is slow.
-            false => span / 3 * 2,
+            // For a renewal, which is two calls of a store that may be slow.
+            false => span / 2,
         };
         if Instant::now() + wanted <= granted.until {
             return Ok(());
         }
-        match self
-            .renew_claim(granted.until, span)
-            .await
-            .map_err(failed)?
-        {
+        match self.renew_claim(span).await.map_err(failed)? {
             Some(until) => {
                 self.granted = Some(Granted { until, ..granted });
                 Ok(())
@@ -350,7 +346,7 @@ impl Guard {
             let due = granted.until - span / 3 * 2;
             let rest = due.saturating_duration_since(Instant::now());
             let _: Option<()> = timeout(rest, pending()).await;
-            match self.renew_claim(granted.until, span).await {
+            match self.renew_claim(span).await {
                 Ok(Some(until)) => granted.until = until,
                 Ok(None) => return pending().await,
                 Err(error) => {
@@ -364,12 +360,8 @@ impl Guard {
         }
     }
 
-    /// It was ours until then. Until when it is now: `None` where somebody has taken it away.
-    async fn renew_claim(
-        &self,
-        before: Instant,
-        span: Duration,
-    ) -> Result<Option<Instant>, RefreshError> {
+    /// Until when it is ours now. `None` where somebody has taken it away.
+    async fn renew_claim(&self, span: Duration) -> Result<Option<Instant>, RefreshError> {
         let coordinator = &self.coordinator;
         let Storage::Shared(store) = &coordinator.store else {
             return Ok(None);
@@ -381,14 +373,6 @@ impl Guard {
         let Some(claim) = claim else {
             return Ok(None);
         };
-        let until = Instant::now() + span;
-        if let Some(renewed) = self.renew_known(&claim, &known, before, span) {
-            let swapped = coordinator.swap(store, known.version, &renewed).await?;
-            if swapped == Swap::Done {
-                coordinator.with(|inner, _| inner.know(renewed, self.epoch()));
-                return Ok(Some(until));
-            }
-        }
         // The store's clock is read after this, so that we never think that there is more time.
         let mut began = Instant::now();
         let mut until = began;
@@ -408,24 +392,6 @@ impl Guard {
             }
             Change::Denied(..) => Ok(None),
         }
-    }
-
-    /// The renewed claim, where nothing has changed since: a store that is slow need not be read for it.
-    fn renew_known(
-        &self,
-        claim: &Claim,
-        known: &Record,
-        before: Instant,
-        span: Duration,
-    ) -> Option<Record> {
-        let Turn::Sent(latest) = known.turn else {
-            return None;
-        };
-        let rest = before.checked_duration_since(Instant::now())?;
-        let wall = self.coordinator.with(|_, now| now.wall);
-        // By the store's clock as it was read last. A machine that slept has lost the time since.
-        let now = latest.deadline.checked_sub(rest)?.max(wall);
-        lease::renew(known, claim, now, span).ok()
     }
 
     /// The attempt has brought no tokens, and is settled: it is the turn of others.

@@ -493,3 +493,11 @@ pub async fn pass(time: u64) {
         settle_down().await;
     }
 }
+
+/// The same in so many milliseconds.
+pub async fn pass_ms(time: u64) {
+    for _ in 0..time / 50 {
+        advance(Duration::from_millis(50)).await;
+        settle_down().await;
+    }
+}

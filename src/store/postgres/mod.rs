@@ -176,7 +176,6 @@ impl PostgresStore {
     /// When a part of it is anything but letters, digits, `_` and `$`, or longer than 63 bytes.
     pub fn table(mut self, table: &str) -> Result<Self, ConfigError> {
         self.table = Arc::new(Table::new(table)?);
-        self.doubts = Arc::default();
         // What is told of another table is told on another channel.
         self.changes = Notices::new().subject(self.seal.key());
         Ok(self)
@@ -200,7 +199,7 @@ impl PostgresStore {
             name: session.to_owned(),
             link: self.link.clone(),
             table: self.table.clone(),
-            doubts: self.doubts.clone(),
+            doubts: Arc::default(),
         }
     }
 
@@ -277,7 +276,7 @@ impl PostgresStore {
             0 => (&self.table.insert, &all[..5]),
             _ => (&self.table.update, &all[..]),
         };
-        self.doubts.begin(key, version);
+        self.doubts.begin(version);
         let mut moved = false;
         for _ in 0..TRIES {
             let swapped = self
@@ -289,7 +288,7 @@ impl PostgresStore {
             match swapped {
                 Ok(0) => break,
                 Ok(_) => {
-                    self.doubts.settle(key, record.version());
+                    self.doubts.settle(record.version());
                     return Ok(Swap::Done);
                 }
                 Err(failure) => match failure.then {
@@ -300,7 +299,7 @@ impl PostgresStore {
                 },
             }
         }
-        self.doubts.give_up(key, version);
+        self.doubts.give_up(version);
         Ok(Swap::Conflict)
     }
 }
@@ -344,9 +343,9 @@ impl SharedTokenStore for PostgresStore {
     async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
         let (mut stored, mut now) = self.stored(&self.table.read).await?;
         let version = |stored: &Option<Stored>| stored.as_ref().map_or(0, |(version, _)| *version);
-        if self.doubts.is_in_doubt(self.seal.key(), version(&stored)) {
+        if self.doubts.has(version(&stored)) {
             (stored, now) = self.stored(&self.table.read_to_confirm).await?;
-            self.doubts.settle(self.seal.key(), version(&stored));
+            self.doubts.settle(version(&stored));
         }
         let record = match stored {
             Some((version, text)) => self.seal.open(version, &text)?,

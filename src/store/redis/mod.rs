@@ -24,6 +24,7 @@ use self::replicas::Replicas;
 use super::Record;
 use super::SharedTokenStore;
 use super::Swap;
+use super::doubts::Doubts;
 use super::notices::Notices;
 use super::notices::Subject;
 use super::notices::notice;
@@ -182,6 +183,7 @@ return 1
 pub struct RedisStore {
     family: Arc<Family>,
     replicas: Option<Arc<Replicas>>,
+    doubts: Arc<Doubts>,
     seal: Seal,
     name: String,
     /// What the record is called in Redis.
@@ -292,6 +294,7 @@ impl RedisStore {
             key: format!("{}:{}", family.prefix, seal.key()),
             subject: family.notices.subject(seal.key()),
             name: session.to_owned(),
+            doubts: Arc::default(),
             family,
             replicas,
             seal,
@@ -386,14 +389,15 @@ impl SharedTokenStore for RedisStore {
         let Some(replicas) = &self.replicas else {
             return Ok((record, now));
         };
-        if !replicas.doubts.is_in_doubt(&self.key, record.version()) {
+        if !self.doubts.has(record.version()) {
             return Ok((record, now));
         }
         let (found, link) = self.find(&replicas.line, &READ_TO_CONFIRM).await?;
         let (record, now) = self.record(found)?;
         let version = record.version();
         if version > 0 {
-            replicas.confirm(&link, &self.key, version).await?;
+            replicas.confirm(&link).await?;
+            self.doubts.settle(version);
         }
         Ok((record, now))
     }
@@ -410,12 +414,13 @@ impl SharedTokenStore for RedisStore {
             return Ok(if done { Swap::Done } else { Swap::Conflict });
         };
         let link = replicas.line.live_link().await?;
-        replicas.doubts.begin(&self.key, version);
+        self.doubts.begin(version);
         if !self.run::<bool>(&replicas.line, &link, swap).await? {
-            replicas.doubts.give_up(&self.key, version);
+            self.doubts.give_up(version);
             return Ok(Swap::Conflict);
         }
-        replicas.confirm(&link, &self.key, record.version()).await?;
+        replicas.confirm(&link).await?;
+        self.doubts.settle(record.version());
         Ok(Swap::Done)
     }
 

@@ -5,7 +5,7 @@
 //! and the `WAIT` go on the same one; and while it waits, it reads nothing more on it, so that one `WAIT`
 //! is for all that was written before.
 //!
-//! A write that too few replicas have is there all the same, for whoever reads it: see [`Doubts`].
+//! A write that too few replicas have is there all the same, for whoever reads it: see [`Doubts`](crate::store::doubts::Doubts).
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -19,7 +19,6 @@ use redis::cmd;
 use super::fault::Fault;
 use super::line::Line;
 use super::line::Link;
-use crate::store::doubts::Doubts;
 use crate::time::timeout;
 
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -37,7 +36,6 @@ pub(super) struct Replicas {
     queue: Mutex<Queue>,
     /// Only one waits.
     waiting: tokio::sync::Mutex<()>,
-    pub(super) doubts: Doubts,
 }
 
 /// Who wants writes to be confirmed on the connection that is used now.
@@ -60,19 +58,11 @@ impl Replicas {
             line: Line::new(client),
             queue: Mutex::default(),
             waiting: tokio::sync::Mutex::default(),
-            doubts: Doubts::default(),
         })
     }
 
-    /// Waits until enough replicas have what was written on this connection, up to this version of the
-    /// record.
-    pub(super) async fn confirm(&self, link: &Link, key: &str, version: u64) -> Result<(), Fault> {
-        self.wait(link).await?;
-        self.doubts.settle(key, version);
-        Ok(())
-    }
-
-    async fn wait(&self, link: &Link) -> Result<(), Fault> {
+    /// Waits until enough replicas have what was written on this connection.
+    pub(super) async fn confirm(&self, link: &Link) -> Result<(), Fault> {
         let place = {
             let mut queue = lock(&self.queue);
             if link.number > queue.link {
