@@ -252,6 +252,22 @@ async fn logging_out_twice_does_no_harm() {
     assert_eq!(session.stats().ends, 0);
 }
 
+// shows P7
+#[tokio::test(start_paused = true)]
+async fn a_second_logout_changes_nothing_of_what_a_bare_request_is_told() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    session.logout().await.unwrap();
+    world.hold_answers();
+    let request = tokio::spawn(async move { client.get().await.unwrap() });
+    world.until(|counts| counts.requests == 1).await;
+    session.logout().await.unwrap();
+    world.release_answers(1);
+    let why = request.await.unwrap().why.unwrap();
+    assert_eq!(why.end_reason(), Some(EndReason::LoggedOut));
+}
+
 // shows P6: the answer to the second send may be the final one.
 #[tokio::test]
 async fn a_final_answer_to_the_replay_ends_the_session() {

@@ -764,7 +764,7 @@ impl State {
     /// What became of the login that a stamp of another epoch belonged to.
     fn other_epoch(&self, stamp: Stamp) -> RefreshError {
         match &self.login {
-            Login::Over(error) if stamp.epoch == self.latest_login => error.clone(),
+            Login::Over(error) if stamp.epoch >= self.latest_login => error.clone(),
             _ => RefreshError::ended(EndReason::Replaced),
         }
     }
