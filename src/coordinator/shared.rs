@@ -203,7 +203,7 @@ impl Inner {
     }
 
     /// Whoever has logged in or out in this epoch is told what became of it, or is gone.
-    pub(super) fn is_late(&mut self, epoch: u64) {
+    pub(super) fn mark_late(&mut self, epoch: u64) {
         self.peers.is_late |= self.peers.replaces.is_none() && self.state.stamp().epoch == epoch;
     }
 

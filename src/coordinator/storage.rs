@@ -206,7 +206,7 @@ pub(super) struct SyncWhenDropped {
 impl Drop for SyncWhenDropped {
     fn drop(&mut self) {
         if let Some(epoch) = self.act {
-            self.coordinator.with(|inner, _| inner.is_late(epoch));
+            self.coordinator.with(|inner, _| inner.mark_late(epoch));
         }
         self.coordinator.sync_later();
     }
