@@ -5,6 +5,7 @@
 mod shared;
 mod support;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
@@ -26,6 +27,7 @@ use tokio::runtime::Builder;
 use tokio::time::advance;
 use tower_token_refresh::ConfigError;
 use tower_token_refresh::EndReason;
+use tower_token_refresh::RefreshError;
 use tower_token_refresh::Reissue;
 use tower_token_refresh::ReissueError;
 use tower_token_refresh::ReissueRequest;
@@ -66,6 +68,29 @@ async fn logged_out(process: &Process, store: &Common, case: &str) {
     assert!(!status.is_logged_in(), "{case}: {status:?}");
 }
 
+/// The user acts and the store is read for it; then what came late is done, and only then what he wants.
+async fn meanwhile(
+    process: &Process,
+    act: impl Future<Output = Result<(), RefreshError>> + Send + 'static,
+) -> Result<(), RefreshError> {
+    process.store.until_held().await;
+    advance(Duration::from_millis(500)).await;
+    let act = tokio::spawn(act);
+    for _ in 0..2 {
+        settle_down().await;
+        process.store.release();
+    }
+    settle_down().await;
+    act.await.unwrap()
+}
+
+async fn logs_in_meanwhile(world: &World, process: &Process) {
+    let (session, tokens) = (process.session.clone(), world.tokens("v"));
+    let told = meanwhile(process, async move { session.login(tokens).await }).await;
+    pass(10).await;
+    assert_eq!(process.get().await.user, "v", "login told {told:?}");
+}
+
 // shows P7, P8: the login's swap is not answered, the user logs out, and then the swap is done.
 async fn a_logout_is_not_undone_by_the_login_before_it_whose_swap_comes_late(
     store: fn() -> Common,
@@ -97,16 +122,8 @@ async fn a_logout_is_not_undone_by_the_login_before_it_that_is_done_meanwhile(
     one.store.next_swaps([Fate::Late, Fate::HeldBefore]);
     let told = one.session.login(world.tokens("u")).await;
     assert!(told.unwrap_err().is_not_saved());
-    one.store.until_held().await;
     let session = one.session.clone();
-    let logout = tokio::spawn(async move { session.logout().await });
-    settle_down().await;
-    // First the late login, then the logout.
-    one.store.release();
-    settle_down().await;
-    one.store.release();
-    settle_down().await;
-    let told = logout.await.unwrap();
+    let told = meanwhile(&one, async move { session.logout().await }).await;
     logged_out(&one, &store, &format!("logout told {told:?}")).await;
 }
 
@@ -120,19 +137,7 @@ async fn a_login_is_not_undone_by_the_login_before_it_that_is_done_meanwhile(
     one.store.next_swaps([Fate::Late, Fate::HeldBefore]);
     let told = one.session.login(world.tokens("u")).await;
     assert!(told.unwrap_err().is_not_saved());
-    one.store.until_held().await;
-    advance(Duration::from_millis(500)).await;
-    let session = one.session.clone();
-    let tokens = world.tokens("v");
-    let login = tokio::spawn(async move { session.login(tokens).await });
-    settle_down().await;
-    one.store.release();
-    settle_down().await;
-    one.store.release();
-    settle_down().await;
-    let told = login.await.unwrap();
-    pass(10).await;
-    assert_eq!(one.get().await.user, "v", "login told {told:?}");
+    logs_in_meanwhile(&world, &one).await;
 }
 
 // shows P8: a logout's swap is not answered, and the user logs in again.
@@ -145,19 +150,7 @@ async fn a_login_is_not_undone_by_the_logout_before_it_that_is_done_meanwhile(
     one.store.next_swaps([Fate::Late, Fate::HeldBefore]);
     let told = one.session.logout().await;
     assert!(told.unwrap_err().is_store());
-    one.store.until_held().await;
-    advance(Duration::from_millis(500)).await;
-    let session = one.session.clone();
-    let tokens = world.tokens("v");
-    let login = tokio::spawn(async move { session.login(tokens).await });
-    settle_down().await;
-    one.store.release();
-    settle_down().await;
-    one.store.release();
-    settle_down().await;
-    let told = login.await.unwrap();
-    pass(10).await;
-    assert_eq!(one.get().await.user, "v", "login told {told:?}");
+    logs_in_meanwhile(&world, &one).await;
 }
 
 // shows P7: the first logout is still being written when the user logs out once more, of another login.
@@ -202,19 +195,7 @@ async fn a_login_is_not_undone_by_the_end_before_it_that_is_done_meanwhile(store
         .next_swaps([Fate::Done, Fate::Late, Fate::Lost, Fate::HeldBefore]);
     let answer = one.get().await;
     assert!(answer.why.unwrap().is_session_ended());
-    one.store.until_held().await;
-    settle_down().await;
-    let session = one.session.clone();
-    let tokens = world.tokens("v");
-    let login = tokio::spawn(async move { session.login(tokens).await });
-    settle_down().await;
-    one.store.release();
-    settle_down().await;
-    one.store.release();
-    settle_down().await;
-    let told = login.await.unwrap();
-    pass(10).await;
-    assert_eq!(one.get().await.user, "v", "login told {told:?}");
+    logs_in_meanwhile(&world, &one).await;
 }
 
 // shows P8: epochs tell the time where a store can lose something.
