@@ -55,6 +55,8 @@ on_both! {
     a_logout_is_not_undone_by_the_login_before_it_that_is_done_meanwhile
     a_logout_is_not_undone_by_the_login_before_it_whose_swap_comes_late
     a_logout_is_one_while_an_older_logout_is_still_being_written
+    a_logout_by_one_who_is_out_already_is_made_good
+    a_login_that_was_done_unanswered_takes_the_place_of_no_reissue
     one_that_missed_the_end_goes_on_after_another_has_begun_anew_and_died
     one_that_missed_the_end_and_one_that_has_begun_anew_do_not_fight
 }
@@ -196,6 +198,45 @@ async fn a_login_is_not_undone_by_the_end_before_it_that_is_done_meanwhile(store
     let answer = one.get().await;
     assert!(answer.why.unwrap().is_session_ended());
     logs_in_meanwhile(&world, &one).await;
+}
+
+// shows P7, P8: it says that it could not be stored, and is.
+async fn a_logout_by_one_who_is_out_already_is_made_good(store: fn() -> Common) {
+    let (world, store) = (World::new(), store());
+    let one = Process::new(&world, &store);
+    let other = Process::new(&world, &store);
+    one.session.login(world.tokens("t")).await.unwrap();
+    one.session.logout().await.unwrap();
+    // It reads that there is another login, and can't write.
+    other.session.login(world.tokens("u")).await.unwrap();
+    one.store.next_swaps([Fate::Lost]);
+    one.session.logout().await.unwrap_err();
+    logged_out(&one, &store, "one").await;
+    logged_out(&other, &store, "the other").await;
+}
+
+// shows P1, P8: the login is stored, and others have reissued since, when it is tried again.
+async fn a_login_that_was_done_unanswered_takes_the_place_of_no_reissue(store: fn() -> Common) {
+    let (world, store) = (World::new(), store());
+    let one = Process::new(&world, &store);
+    one.store.set_notice(Notice::Never);
+    one.store.next_swaps([Fate::Late]);
+    let told = one.session.login(world.tokens("u")).await;
+    assert!(told.unwrap_err().is_not_saved());
+    one.store.until_held().await;
+    one.store.release();
+    store.until(|record| record.tokens().is_some()).await;
+    let other = Process::new(&world, &store);
+    other.is_ok().await;
+    other.session.refresh().await.unwrap();
+    let newest = store.access().await;
+    pass(10).await;
+    assert_eq!(store.access().await, newest);
+    world.expire();
+    one.get().await;
+    other.is_ok().await;
+    one.is_ok().await;
+    assert_eq!(world.counts().reuses, 0);
 }
 
 // shows P8: epochs tell the time where a store can lose something.

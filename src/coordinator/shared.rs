@@ -403,17 +403,14 @@ impl Coordinator {
         }
     }
 
-    /// The epoch of the time at which the user has logged in or out last. Whatever has a later one came later,
-    /// where epochs tell that.
-    fn acted_at(&self, store: &SharedStore, now: SystemTime) -> u64 {
-        let since = self.with(|inner, local| {
+    /// How long ago the user has logged in or out.
+    fn since_act(&self) -> Option<Duration> {
+        self.with(|inner, local| {
             let acted = inner.peers.acted?;
             // One of these clocks stands still while the machine sleeps, and the other may be set.
             let slept = local.wall.duration_since(acted.wall).unwrap_or_default();
             Some(slept.max(local.instant.saturating_duration_since(acted.instant)))
-        });
-        let acted = since.and_then(|since| now.checked_sub(since));
-        acted.map_or(0, |acted| self.least_epoch(store, acted))
+        })
     }
 
     /// The epoch of what a login, or a logout, of here takes the place of: that of what was found when it came
@@ -421,11 +418,12 @@ impl Coordinator {
     fn replaced(
         &self,
         store: &SharedStore,
-        (found, now): (&Record, SystemTime),
+        (found, acted): (&Record, Option<SystemTime>),
         login: Option<&TokenSet>,
         first: &mut Option<u64>,
     ) -> u64 {
-        let acted = self.acted_at(store, now);
+        // Whatever has a later epoch came later, where epochs tell the time.
+        let acted = acted.map_or(0, |acted| self.least_epoch(store, acted));
         let inner = self.lock();
         let known = inner.peers.known.as_ref().map(|(known, _)| known.epoch);
         let there = match known {
@@ -466,6 +464,10 @@ impl Coordinator {
             _ => None,
         };
         let is_commit = matches!(truth, Truth::Commit(..));
+        // Measured before the store tells what time it is, so that an act is never from before it was one: in the
+        // order of their times, whatever is told to be done comes before what begins after that.
+        let since = self.since_act();
+        let acted = |now: SystemTime| now.checked_sub(since?);
         let written = match truth {
             Truth::Commit(from, tokens) => {
                 self.change(store, |found, _| lease::commit(found, &from, &tokens))
@@ -477,7 +479,7 @@ impl Coordinator {
             }
             Truth::End(..) => {
                 self.change(store, |found, now| {
-                    let epoch = self.replaced(store, (found, now), None, &mut replaces);
+                    let epoch = self.replaced(store, (found, acted(now)), None, &mut replaces);
                     let is_awaited = self.lock().is_awaited(found);
                     lease::log_out(found, epoch, is_awaited)
                 })
@@ -485,7 +487,8 @@ impl Coordinator {
             }
             Truth::Login(tokens) => {
                 self.change(store, |found, now| {
-                    let epoch = self.replaced(store, (found, now), Some(&tokens), &mut replaces);
+                    let epoch =
+                        self.replaced(store, (found, acted(now)), Some(&tokens), &mut replaces);
                     lease::login(found, epoch, &tokens)
                 })
                 .await
