@@ -205,10 +205,12 @@ async fn a_logout_by_one_who_is_out_already_is_made_good(store: fn() -> Common) 
     let (world, store) = (World::new(), store());
     let one = Process::new(&world, &store);
     let other = Process::new(&world, &store);
+    one.store.set_notice(Notice::Never);
     one.session.login(world.tokens("t")).await.unwrap();
     one.session.logout().await.unwrap();
     // It reads that there is another login, and can't write.
     other.session.login(world.tokens("u")).await.unwrap();
+    assert!(!one.session.status().is_logged_in());
     one.store.next_swaps([Fate::Lost]);
     one.session.logout().await.unwrap_err();
     logged_out(&one, &store, "one").await;
