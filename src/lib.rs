@@ -358,6 +358,7 @@ mod origin;
 mod recover;
 mod reissue;
 mod replay;
+mod seeded;
 mod service;
 mod session;
 mod store;
