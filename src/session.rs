@@ -140,14 +140,16 @@ impl Session {
     /// # Errors
     ///
     /// [`is_session_ended`](RefreshError::is_session_ended) when this login is over, and
-    /// [`is_not_saved`](RefreshError::is_not_saved) when the tokens are in use but not saved.
+    /// [`is_not_saved`](RefreshError::is_not_saved) when the tokens are in use but not saved: that goes on in
+    /// the background. Any other error says that they are not in use, as the store could not be read for the
+    /// first time: they are kept in memory, and used by the next refresh after it was read.
     ///
     /// # Cancel safety
     ///
-    /// The tokens are adopted from the first poll on, also when this is dropped.
+    /// The tokens are kept from the first poll on, also when this is dropped. They are adopted in a task of its
+    /// own; where there is no runtime for it, by the next refresh.
     pub async fn adopt(&self, tokens: TokenSet) -> Result<(), RefreshError> {
-        self.load().await?;
-        self.coordinator.adopt(tokens).await.map_err(not_saved)
+        self.coordinator.adopt(tokens).await
     }
 
     /// Where the session stands now.
@@ -460,9 +462,7 @@ impl SessionBuilder {
         };
         let (settings, rules) = (self.settings(attach), self.rules());
         let coordinator = Coordinator::new(settings, rules, self.store, self.reissue);
-        Ok(Session {
-            coordinator: Arc::new(coordinator),
-        })
+        Ok(Session { coordinator })
     }
 
     fn settings(&self, attach: Attach) -> Settings {

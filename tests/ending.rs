@@ -328,3 +328,24 @@ async fn an_older_pair_that_a_lagging_store_shows_is_not_adopted() {
     assert_eq!((counts.reissues, counts.reuses), (4, 0));
     assert_eq!(session.stats().adopted, 0);
 }
+
+// shows P6: the pair that the issuer has just refused once passed for a newer one, as memory had yet another.
+#[tokio::test(start_paused = true)]
+async fn a_pair_from_the_store_that_was_refused_is_not_adopted() {
+    let world = World::new();
+    let (store, session) = world.logged_in_and_stored("u").await;
+    let client = world.client(&session);
+    world.expire();
+    let expired = world.tokens("u").with_expires_at(std::time::UNIX_EPOCH);
+    world.expire();
+    store.put(Some(expired));
+    world.script(Script::Refuse);
+    let answer = client.get().await.unwrap();
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(answer.why.unwrap().end_reason(), Some(EndReason::Refused));
+    let counts = world.counts();
+    assert_eq!((counts.reissues, counts.requests), (1, 1));
+    assert_eq!(session.stats().adopted, 0);
+    client.get().await.unwrap();
+    assert_eq!(world.counts().reissues, 1);
+}

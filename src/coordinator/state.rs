@@ -331,6 +331,15 @@ impl State {
         }
     }
 
+    /// By the clock on the wall it is no good, whatever its lifetime says: it was fetched by somebody else.
+    pub(crate) fn mark_expired(&mut self) {
+        if let Login::Live(token) = &mut self.login
+            && token.rejected == Rejected::No
+        {
+            token.rejected = Rejected::Yes;
+        }
+    }
+
     /// The user asks for a refresh, whatever the token's state.
     pub(crate) fn refresh(&mut self, now: &Now) -> Recovery {
         if self.running().is_some() {
@@ -370,6 +379,22 @@ impl State {
         let error = over.unwrap_or_else(|| RefreshError::ended(EndReason::LoggedOut));
         self.new_epoch(Login::Over(error));
         ends
+    }
+
+    /// Has the store not been read yet?
+    pub(crate) fn is_unloaded(&self) -> bool {
+        matches!(self.login, Login::Unloaded)
+    }
+
+    /// The errors that are remembered.
+    pub(crate) fn errors(&self) -> [Option<RefreshError>; 3] {
+        let cooling = self.cooling.as_ref().map(|cooling| cooling.error.clone());
+        let over = match &self.login {
+            Login::Over(error) => Some(error.clone()),
+            _ => None,
+        };
+        let refused = self.token().and_then(|token| token.refused.clone());
+        [cooling, over, refused]
     }
 
     /// May tokens be adopted: is it still the same login?
