@@ -5,7 +5,10 @@
 //! Nor do the tokens pass through a document of `serde_json`: they are read from the store's buffer
 //! and written into a new one, and both are wiped.
 
+mod names;
+
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -34,52 +37,29 @@ use crate::token::InDoubt;
 use crate::token::InvalidToken;
 use crate::token::RefreshToken;
 use crate::token::TokenSet;
+use names::ACCESS_TOKEN;
+use names::ENDED;
+use names::EPOCH;
+use names::EXPIRES_AT;
+use names::EXPIRES_IN;
+use names::FORMAT;
+use names::IDENTITY;
+use names::IDENTITY_APART;
+use names::IN_DOUBT;
+use names::LOGGED_OUT;
+use names::NO_TOKENS;
+use names::Names;
+use names::OBTAINED_AT;
+use names::RECORD_ID;
+use names::REFRESH_TOKEN;
+use names::REISSUES;
+use names::TURN;
+use names::USUAL_IDENTITY;
+use names::VERSION;
+use names::is_own;
 
 /// The largest text that is read or written, in bytes: many times what tokens take.
 pub(super) const LIMIT: usize = 1 << 20;
-
-/// The names that a member may have. The first is the one in snake case, the second in camel case.
-type Names = &'static [&'static str];
-
-const ACCESS_TOKEN: Names = &["access_token", "accessToken"];
-const REFRESH_TOKEN: Names = &["refresh_token", "refreshToken"];
-const EXPIRES_IN: Names = &["expires_in", "expiresIn"];
-const EXPIRES_AT: Names = &["expires_at", "expiresAt", "accessTokenExpiresAt"];
-const FORMAT: Names = &["format"];
-const OBTAINED_AT: Names = &["obtained_at"];
-const IN_DOUBT: Names = &["in_doubt"];
-const VERSION: Names = &["version"];
-const EPOCH: Names = &["epoch"];
-const REISSUES: Names = &["reissues"];
-/// Which session's record it is: a file that takes the place of another's is told by it.
-const RECORD_ID: Names = &["record_id"];
-const TURN: Names = &["turn"];
-const NO_TOKENS: Names = &["no_tokens"];
-const LOGGED_OUT: Names = &["logged_out"];
-const ENDED: Names = &["ended"];
-/// Which members are the identity, where that is not plain from [`USUAL_IDENTITY`].
-const IDENTITY: Names = &["identity_members"];
-
-const OWN: [Names; 15] = [
-    ACCESS_TOKEN,
-    REFRESH_TOKEN,
-    EXPIRES_IN,
-    EXPIRES_AT,
-    FORMAT,
-    OBTAINED_AT,
-    IN_DOUBT,
-    VERSION,
-    EPOCH,
-    RECORD_ID,
-    TURN,
-    NO_TOKENS,
-    LOGGED_OUT,
-    ENDED,
-    IDENTITY,
-];
-
-/// What is taken for the user's identity in a file that does not say which members are.
-const USUAL_IDENTITY: Names = &["id", "email"];
 
 /// What is wrong with the text, and what to do, in our own words: nothing of what it holds, not
 /// even a name that is not ours.
@@ -181,9 +161,9 @@ impl<'a> Document<'a> {
                 ..Record::empty()
             }),
             Format::Foreign => Ok(Record {
-                version: self.get(VERSION[0]).and_then(parse).unwrap_or_default(),
-                epoch: self.get(EPOCH[0]).and_then(parse).unwrap_or_default(),
-                reissues: self.get(REISSUES[0]).and_then(parse).unwrap_or_default(),
+                version: self.get(VERSION).and_then(parse).unwrap_or_default(),
+                epoch: self.get(EPOCH).and_then(parse).unwrap_or_default(),
+                reissues: self.get(REISSUES).and_then(parse).unwrap_or_default(),
                 tokens: Some(TokenSet::new(self.access_token()?)?),
                 turn: Turn::Free,
                 foreign: true,
@@ -229,7 +209,7 @@ impl<'a> Document<'a> {
             true => Ok(true),
             false => Err(Defect::new(format!(
                 "it says {:?} and has tokens all the same: remove one or the other",
-                names[0]
+                names.first()
             ))),
         }
     }
@@ -257,6 +237,9 @@ impl<'a> Document<'a> {
         }
         for name in self.identity_names(format)? {
             tokens = tokens.with_identity(name, self.identity(name)?);
+        }
+        for (name, value) in self.identity_apart(format)? {
+            tokens = tokens.with_identity(name, value);
         }
         let mut obtained_at = None;
         if format == Format::Current {
@@ -325,7 +308,7 @@ impl<'a> Document<'a> {
             expires_at.and_then(rfc3339).map(New::Plain),
         );
         // A lifetime is kept right where there is one: our own reading does not need it.
-        for name in EXPIRES_IN {
+        for name in EXPIRES_IN.all() {
             if let Some(old) = self.raw(name) {
                 let left = expires_at.map(|at| at.duration_since(now).unwrap_or_default());
                 let left = left.map(|left| left.as_secs_f64().round() as u64);
@@ -355,37 +338,29 @@ impl<'a> Document<'a> {
     }
 
     fn change_identity<'b>(
-        &self,
+        &'b self,
         changes: &mut Changes<'b>,
         tokens: Option<&'b TokenSet>,
     ) -> Result<(), Defect> {
-        let identity = tokens.map(TokenSet::identity);
-        let names: Vec<&str> = identity
-            .into_iter()
-            .flat_map(|identity| identity.keys())
-            .map(String::as_str)
-            .collect();
-        if let Some(name) = names.iter().find(|name| is_own(name)) {
-            return Err(Defect::new(format!(
-                "the identity cannot have a member {name:?}, as the file has one of that name for \
-                 something else: give it another name"
-            )));
-        }
+        let identity = tokens.map(TokenSet::identity).into_iter().flatten();
+        let (apart, members): (BTreeMap<_, _>, BTreeMap<_, _>) = identity
+            .map(|(name, value)| (name.as_str(), value))
+            .partition(|(name, _)| is_own(name));
         let old = self.identity_names(self.format())?;
         for name in &old {
-            changes.set((*name).to_owned(), None);
+            changes.set(*name, None);
         }
-        for (name, value) in identity.into_iter().flatten() {
-            changes.set(name, Some(New::Identity(value)));
+        for (name, value) in &members {
+            changes.set(*name, Some(New::Identity(value)));
         }
-        let is_plain = USUAL_IDENTITY.iter().all(|usual| {
-            match identity.and_then(|identity| identity.get(*usual)) {
-                Some(value) => !value.is_null(),
-                None => old.contains(usual) || self.get(usual).is_none(),
-            }
-        }) && names.iter().all(|name| USUAL_IDENTITY.contains(name));
-        let list = (!is_plain).then(|| New::Plain(json!(names)));
-        changes.one(IDENTITY, list);
+        let is_plain = USUAL_IDENTITY.iter().all(|usual| match members.get(usual) {
+            Some(value) => !value.is_null(),
+            None => old.contains(usual) || self.present(usual).is_none(),
+        }) && members.keys().all(|name| USUAL_IDENTITY.contains(name));
+        let names = || New::Plain(json!(members.keys().collect::<Vec<_>>()));
+        changes.one(IDENTITY, (!is_plain).then(names));
+        let apart = (!apart.is_empty()).then(|| New::Plain(json!(apart)));
+        changes.one(IDENTITY_APART, apart);
         Ok(())
     }
 
@@ -393,12 +368,13 @@ impl<'a> Document<'a> {
     /// goes with the name of the access token.
     fn change<'b>(&self, changes: &mut Changes<'b>, names: Names, new: Option<New<'b>>) {
         let mut present = names
+            .all()
             .iter()
             .filter(|name| self.raw(name).is_some())
             .peekable();
         if present.peek().is_none() {
-            let camel = self.raw("access_token").is_none() && self.raw("accessToken").is_some();
-            changes.set(names[usize::from(camel)], new);
+            let [snake, camel] = [false, true].map(|camel| self.raw(ACCESS_TOKEN.cased(camel)));
+            changes.set(names.cased(snake.is_none() && camel.is_some()), new);
         } else {
             present.for_each(|name| changes.set(*name, new.clone()));
         }
@@ -423,7 +399,7 @@ impl<'a> Document<'a> {
     }
 
     pub(super) fn format(&self) -> Format {
-        match self.get(FORMAT[0]) {
+        match self.get(FORMAT) {
             None => Format::Plain,
             Some(raw) if parse::<f64>(raw) == Some(1.0) => Format::Current,
             Some(_) => Format::Foreign,
@@ -485,7 +461,7 @@ impl<'a> Document<'a> {
         };
         let Some(listed) = listed else {
             let mut usual = USUAL_IDENTITY.to_vec();
-            usual.retain(|name| self.get(name).is_some());
+            usual.retain(|name| self.present(name).is_some());
             return Ok(usual);
         };
         // The tokens are no identity, whatever the list says: that is shown by `Debug`.
@@ -498,6 +474,14 @@ impl<'a> Document<'a> {
             .collect())
     }
 
+    /// Of the identity, what has a name that the record needs for something else.
+    fn identity_apart(&self, format: Format) -> Result<BTreeMap<String, Value>, Defect> {
+        match format {
+            Format::Current => Ok(self.own(IDENTITY_APART)?.unwrap_or_default()),
+            _ => Ok(BTreeMap::new()),
+        }
+    }
+
     fn identity(&self, name: &str) -> Result<Value, Defect> {
         let value = self.raw(name).and_then(parse);
         value.ok_or_else(|| {
@@ -507,7 +491,7 @@ impl<'a> Document<'a> {
 
     /// A member as it is written here, or `None` where it is absent.
     fn own<T: DeserializeOwned>(&self, names: Names) -> Result<Option<T>, Defect> {
-        let raw = self.get(names[0]);
+        let raw = self.get(names);
         raw.map(|raw| parse(raw).ok_or_else(|| unreadable(names)))
             .transpose()
     }
@@ -554,8 +538,10 @@ impl<'a> Document<'a> {
         read: impl Fn(&str, &RawValue) -> Result<Option<T>, Defect>,
     ) -> Result<Option<T>, Defect> {
         let mut found: Option<(&str, T)> = None;
-        for name in names {
-            let Some(raw) = self.get(name) else { continue };
+        for name in names.all() {
+            let Some(raw) = self.present(name) else {
+                continue;
+            };
             let Some(new) = read(name, raw)? else {
                 continue;
             };
@@ -573,8 +559,12 @@ impl<'a> Document<'a> {
         Ok(found.map(|(_, value)| value))
     }
 
-    /// The member's text, unless it is absent or null.
-    fn get(&self, name: &str) -> Option<&'a RawValue> {
+    /// The text of a member that has one name, unless it is absent or null.
+    fn get(&self, names: Names) -> Option<&'a RawValue> {
+        self.present(names.first())
+    }
+
+    fn present(&self, name: &str) -> Option<&'a RawValue> {
         self.raw(name).filter(|raw| raw.get() != "null")
     }
 
@@ -584,16 +574,12 @@ impl<'a> Document<'a> {
     }
 }
 
-fn is_own(name: &str) -> bool {
-    OWN.iter().any(|names| names.contains(&name))
-}
-
 fn parse<T: DeserializeOwned>(raw: &RawValue) -> Option<T> {
     serde_json::from_str(raw.get()).ok()
 }
 
 fn unreadable(names: Names) -> Defect {
-    let name = names[0];
+    let name = names.first();
     Defect::new(format!(
         "its member {name:?} is not as this crate writes it: put it right, or remove it and log \
          in again"
@@ -651,7 +637,7 @@ struct Changes<'a>(Vec<(Cow<'a, str>, Option<New<'a>>)>);
 
 impl<'a> Changes<'a> {
     fn one(&mut self, names: Names, new: Option<New<'a>>) {
-        self.set(names[0], new);
+        self.set(names.first(), new);
     }
 
     fn set(&mut self, name: impl Into<Cow<'a, str>>, new: Option<New<'a>>) {

@@ -99,6 +99,7 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fr
 /// | `expires_in` or `expiresIn` | seconds, a number or a text, from when the file was written; the time above wins | only where the file had it: the seconds that are left, or removed if unknown |
 /// | `id`, `email` | the [identity](TokenSet::identity), of any JSON type | the identity, each member by its name |
 /// | `identity_members` | | the names of the identity's members, where they are others |
+/// | `identity_apart` | replaced at the first save | those members of the identity that have a name of this table, as an object |
 /// | `format` | | `1` |
 /// | `obtained_at` | | RFC 3339: when the tokens were received |
 /// | `in_doubt` | | `{"since": RFC 3339, "tries": n, "sent_at": RFC 3339}`: [`TokenSet::in_doubt`] |
