@@ -221,7 +221,9 @@
 //! - **P11 The token goes to the named origins only.** Scheme, host and port are compared for every
 //!   request that passes the layer. Upper and lower case and a dot at the end make no difference; a
 //!   URI with userinfo never matches. A URI without a host goes where the inner service is bound,
-//!   and counts as the first named origin. Plain `http` is for loopback (`localhost`,
+//!   and counts as the first named origin, unless its path begins with `//` or `/\`, which some take
+//!   for a host. A `Host` header has to name the very origin that the URI leads to: a front end may
+//!   go by the header. In doubt the request goes out without the token. Plain `http` is for loopback (`localhost`,
 //!   `127.0.0.0/8`, `::1`) unless you say [otherwise](Origin::allow_plain_http).
 //! - **P12 Secrets stay secret.** No token, nor a part of one, is in what this crate prints:
 //!   `Debug`, errors, traces, panics. Header values with a token are marked as sensitive.
