@@ -204,7 +204,7 @@ where
     let headers = answer.headers();
     let hosts = headers.get_all("x-host").iter();
     let hosts = hosts.map(|host| host.to_str().unwrap().to_owned());
-    (hosts.collect(), headers["x-token"] != "")
+    (hosts.collect(), !headers["x-token"].is_empty())
 }
 
 // shows P11: a front end that serves many hosts on one address goes by `Host`.

@@ -38,7 +38,6 @@ use super::Record;
 use super::SharedTokenStore;
 use super::StoreLock;
 use super::Swap;
-use super::TokenStore;
 use super::Turn;
 use super::document::Defect;
 use super::document::Document;
@@ -64,9 +63,9 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fr
 /// Keeps a login in a file: for a program that is started again, and for all processes of one host
 /// that name the file.
 ///
-/// Needs the feature `file`. It is a [`SharedTokenStore`]. It is a [`TokenStore`] too, to put tokens
-/// into the file and to look at them without a session: there a `save` is a login, and a `clear` a
-/// logout. Clones share the file, and one write waits for the other.
+/// Needs the feature `file`. It is a [`SharedTokenStore`]. Without a session, tokens are put into the file and
+/// looked at with [`save`](Self::save) and [`load`](Self::load). Clones share the file, and one write waits for
+/// the other.
 ///
 /// ```
 /// use tower_token_refresh::{BoxError, FileStore, ReissueError, Session, TokenSet, reissue_fn};
@@ -76,11 +75,11 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fr
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("session.json");
 /// # let issuer = || reissue_fn(|_| async { Err(ReissueError::refused("not asked here")) });
-/// let session = Session::builder(issuer()).store(FileStore::new(&path)).build()?;
+/// let session = Session::builder(issuer()).shared_store(FileStore::new(&path)).build()?;
 /// session.login(TokenSet::new("access")?.with_refresh_token("refresh")?).await?;
 ///
 /// // The program ends, and is started again.
-/// let session = Session::builder(issuer()).store(FileStore::new(&path)).build()?;
+/// let session = Session::builder(issuer()).shared_store(FileStore::new(&path)).build()?;
 /// assert_eq!(session.token().await?.expose(), "access");
 /// # Ok(())
 /// # }
@@ -620,16 +619,32 @@ impl SharedTokenStore for FileStore {
     }
 }
 
-impl TokenStore for FileStore {
-    async fn load(&self) -> Result<Option<TokenSet>, BoxError> {
+/// Without a session.
+impl FileStore {
+    /// The tokens that are in the file, or `None` where nobody is logged in.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be said. The error names the file and what to do.
+    pub async fn load(&self) -> Result<Option<TokenSet>, BoxError> {
         Ok(self.run(Shared::read).await?.tokens)
     }
 
-    async fn save(&self, tokens: &TokenSet) -> Result<(), BoxError> {
+    /// Puts tokens into the file, in place of what was there: a login, to all sessions that share it.
+    ///
+    /// # Errors
+    ///
+    /// When they are not in the file. What was there before is, then, in whole.
+    pub async fn save(&self, tokens: &TokenSet) -> Result<(), BoxError> {
         self.write(Some(tokens.clone())).await
     }
 
-    async fn clear(&self) -> Result<(), BoxError> {
+    /// Takes the tokens out of the file: a logout, to all sessions that share it.
+    ///
+    /// # Errors
+    ///
+    /// When they may still be there.
+    pub async fn clear(&self) -> Result<(), BoxError> {
         self.write(None).await
     }
 }
