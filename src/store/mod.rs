@@ -4,6 +4,8 @@
 //! `save`: a claim on the reissue, which only a compare-and-set can give. That is
 //! [`SharedTokenStore`].
 
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
+mod blocking;
 mod document;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod doubts;

@@ -178,7 +178,8 @@ impl Record {
     ///
     /// # Errors
     ///
-    /// When it would be longer than 1 MiB, or when a newer version of this crate has written the record.
+    /// When it would be longer than 1 MiB, or the identity longer than 64 KiB or nested more than 100 levels
+    /// deep, or when a newer version of this crate has written the record.
     pub fn to_json(&self) -> Result<Zeroizing<Vec<u8>>, BoxError> {
         Ok(Document::default().with_record(self, None, SystemTime::now())?)
     }

@@ -9,6 +9,8 @@ mod names;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -60,6 +62,13 @@ use names::is_own;
 
 /// The largest text that is read or written, in bytes: many times what tokens take.
 pub(super) const LIMIT: usize = 1 << 20;
+
+/// How much of it the identity may be, names and values together: many times what an issuer asks for.
+const IDENTITY_LIMIT: usize = 64 * 1024;
+
+/// How deep a value of the identity may be nested: what is read stops at 127, and what could be written but
+/// not read would be a login that is lost.
+const DEEPEST: usize = 100;
 
 /// What is wrong with the text, and what to do, in our own words: nothing of what it holds, not
 /// even a name that is not ours.
@@ -127,11 +136,18 @@ pub(super) enum Format {
 #[derive(Default)]
 pub(super) struct Document<'a> {
     members: Vec<(String, &'a RawValue)>,
+    /// The places of the members, in the order of their names: a text may have any number of them.
+    by_name: Vec<usize>,
 }
 
 impl<'a> Document<'a> {
     /// Any object, with each name once.
     pub(super) fn parse(text: &'a [u8]) -> Result<Self, Defect> {
+        if text.len() > LIMIT {
+            return Err(Defect::new(format!(
+                "it is larger than {LIMIT} bytes: remove what is not needed"
+            )));
+        }
         if text.trim_ascii().is_empty() {
             return Err(Defect::new(
                 "it is empty: remove it, or put the tokens into it",
@@ -142,14 +158,18 @@ impl<'a> Document<'a> {
             .deserialize_map(Members)
             .and_then(|members| reader.end().map(|()| members))
             .map_err(|error| Defect::syntax(&error))?;
-        let mut names: Vec<_> = members.iter().map(|(name, _)| name).collect();
-        names.sort_unstable();
-        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        let name = |at: usize| &members[at].0;
+        let mut by_name: Vec<_> = (0..members.len()).collect();
+        by_name.sort_unstable_by_key(|at| name(*at));
+        if by_name
+            .windows(2)
+            .any(|pair| name(pair[0]) == name(pair[1]))
+        {
             return Err(Defect::new(
                 "it gives a member twice, so that it has no certain meaning: remove one of them",
             ));
         }
-        Ok(Self { members })
+        Ok(Self { members, by_name })
     }
 
     /// The record in it. `modified` is when the text was written: what a lifetime counts from. A text
@@ -235,11 +255,21 @@ impl<'a> Document<'a> {
         if let Some(at) = self.time(EXPIRES_AT, json::moment)?.or(counted) {
             tokens = tokens.with_expires_at(at);
         }
-        for name in self.identity_names(format)? {
+        let names = self.identity_names(format)?;
+        let apart = match format {
+            Format::Current => self.get(IDENTITY_APART),
+            _ => None,
+        };
+        let sizes = names.iter().map(|name| name.len() + self.size(name));
+        check_size(apart.map_or(0, |raw| raw.get().len()) + sizes.sum::<usize>())?;
+        for name in names {
             tokens = tokens.with_identity(name, self.identity(name)?);
         }
-        for (name, value) in self.identity_apart(format)? {
-            tokens = tokens.with_identity(name, value);
+        if apart.is_some() {
+            let apart: Option<BTreeMap<String, Value>> = self.own(IDENTITY_APART)?;
+            for (name, value) in apart.into_iter().flatten() {
+                tokens = tokens.with_identity(name, value);
+            }
         }
         let mut obtained_at = None;
         if format == Format::Current {
@@ -343,6 +373,7 @@ impl<'a> Document<'a> {
         tokens: Option<&'b TokenSet>,
     ) -> Result<(), Defect> {
         let identity = tokens.map(TokenSet::identity).into_iter().flatten();
+        check_identity(identity.clone())?;
         let (apart, members): (BTreeMap<_, _>, BTreeMap<_, _>) = identity
             .map(|(name, value)| (name.as_str(), value))
             .partition(|(name, _)| is_own(name));
@@ -382,19 +413,18 @@ impl<'a> Document<'a> {
 
     /// The members with the changes: what is there keeps its place, what is new comes last.
     fn changed<'b>(&'b self, changes: Changes<'b>) -> Vec<(Cow<'b, str>, New<'b>)> {
-        let Changes(mut changes) = changes;
-        let mut members = Vec::with_capacity(self.members.len() + changes.len());
+        let mut members = Vec::with_capacity(self.members.len() + changes.places.len());
+        let mut new = changes.values;
         for (name, raw) in &self.members {
-            match changes.iter().position(|(changed, _)| changed == name) {
+            match changes.places.get(name.as_str()) {
                 None => members.push((Cow::from(name), New::Kept(raw))),
-                Some(i) => members.extend(changes.remove(i).1.map(|new| {
+                Some(at) => members.extend(new[*at].1.take().map(|new| {
                     let new = if new.is(raw) { New::Kept(raw) } else { new };
                     (Cow::from(name), new)
                 })),
             }
         }
-        let new = changes.into_iter();
-        members.extend(new.filter_map(|(name, new)| Some((name, new?))));
+        members.extend(new.into_iter().filter_map(|(name, new)| Some((name, new?))));
         members
     }
 
@@ -468,18 +498,13 @@ impl<'a> Document<'a> {
         if listed.iter().any(|name| is_own(name)) {
             return Err(unreadable(IDENTITY));
         }
+        let listed: HashSet<_> = listed.iter().map(String::as_str).collect();
         let names = self.members.iter().map(|(name, _)| name.as_str());
-        Ok(names
-            .filter(|name| listed.iter().any(|listed| listed == name))
-            .collect())
+        Ok(names.filter(|name| listed.contains(name)).collect())
     }
 
-    /// Of the identity, what has a name that the record needs for something else.
-    fn identity_apart(&self, format: Format) -> Result<BTreeMap<String, Value>, Defect> {
-        match format {
-            Format::Current => Ok(self.own(IDENTITY_APART)?.unwrap_or_default()),
-            _ => Ok(BTreeMap::new()),
-        }
+    fn size(&self, name: &str) -> usize {
+        self.raw(name).map_or(0, |raw| raw.get().len())
     }
 
     fn identity(&self, name: &str) -> Result<Value, Defect> {
@@ -569,8 +594,49 @@ impl<'a> Document<'a> {
     }
 
     fn raw(&self, name: &str) -> Option<&'a RawValue> {
-        let mut members = self.members.iter();
-        members.find(|(own, _)| own == name).map(|(_, raw)| *raw)
+        let of = |at: &usize| self.members[*at].0.as_str();
+        let found = self.by_name.binary_search_by(|at| of(at).cmp(name)).ok()?;
+        Some(self.members[self.by_name[found]].1)
+    }
+}
+
+/// What is not to be read again is not written.
+fn check_identity<'v>(
+    identity: impl Iterator<Item = (&'v String, &'v Value)> + Clone,
+) -> Result<(), Defect> {
+    if identity.clone().any(|(_, value)| is_deeper(value, DEEPEST)) {
+        return Err(Defect::new(format!(
+            "a member of the identity is nested more than {DEEPEST} levels deep: make it flatter"
+        )));
+    }
+    let mut size = Size(0);
+    for (name, value) in identity {
+        size.0 += name.len();
+        let written = serde_json::to_writer(&mut size, value);
+        written.map_err(|_| Defect::new("a member of the identity cannot be written as JSON"))?;
+    }
+    check_size(size.0)
+}
+
+fn check_size(identity: usize) -> Result<(), Defect> {
+    match identity <= IDENTITY_LIMIT {
+        true => Ok(()),
+        false => Err(Defect::new(format!(
+            "its identity is {identity} bytes long, and the limit is {IDENTITY_LIMIT}: keep what the \
+             issuer asks for, and nothing else"
+        ))),
+    }
+}
+
+/// Looks no further than it has to.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let Some(levels) = levels.checked_sub(1) else {
+        return value.is_array() || value.is_object();
+    };
+    match value {
+        Value::Array(values) => values.iter().any(|value| is_deeper(value, levels)),
+        Value::Object(members) => members.values().any(|value| is_deeper(value, levels)),
+        _ => false,
     }
 }
 
@@ -633,7 +699,10 @@ fn number(hex: &str) -> Option<u64> {
 
 /// What becomes of the members that are named: a new value, or none.
 #[derive(Default)]
-struct Changes<'a>(Vec<(Cow<'a, str>, Option<New<'a>>)>);
+struct Changes<'a> {
+    values: Vec<(Cow<'a, str>, Option<New<'a>>)>,
+    places: HashMap<Cow<'a, str>, usize>,
+}
 
 impl<'a> Changes<'a> {
     fn one(&mut self, names: Names, new: Option<New<'a>>) {
@@ -642,8 +711,13 @@ impl<'a> Changes<'a> {
 
     fn set(&mut self, name: impl Into<Cow<'a, str>>, new: Option<New<'a>>) {
         let name = name.into();
-        self.0.retain(|(other, _)| *other != name);
-        self.0.push((name, new));
+        match self.places.get(&name) {
+            Some(at) => self.values[*at].1 = new,
+            None => {
+                self.places.insert(name.clone(), self.values.len());
+                self.values.push((name, new));
+            }
+        }
     }
 }
 

@@ -739,3 +739,68 @@ fn a_record_that_would_be_too_large_to_be_read_is_not_written() {
     let large = tokens().with_identity("id", "x".repeat(LIMIT));
     assert!(refused(&large).contains("bytes long"));
 }
+
+/// So many members of an identity, each with a name and a number, and the list of them.
+fn with_members(count: usize) -> String {
+    let names: Vec<_> = (0..count).map(|i| format!("member-{i:06}")).collect();
+    let members: String = names.iter().map(|name| format!(",\"{name}\":1")).collect();
+    let list = json!(names);
+    format!(r#"{{"format":1,"access_token":"a","identity_members":{list}{members}}}"#)
+}
+
+// Each of them was looked for among all the others: 600 kB took 20 s.
+#[test]
+fn an_identity_is_read_and_written_up_to_its_limit() {
+    let text = with_members(4_000);
+    let tokens = logged_in(&text);
+    assert_eq!(tokens.identity().len(), 4_000);
+    let again = logged_in(&written(&text, Some(&tokens)));
+    assert_eq!(identity(&again), identity(&tokens));
+
+    for count in [5_000, 30_000] {
+        let text = with_members(count);
+        assert!(text.len() < LIMIT);
+        let said = read(&text).err().map(|defect| defect.0);
+        let said = said.unwrap_or_else(|| panic!("{count} are read"));
+        assert!(said.starts_with("its identity is"), "{said}");
+    }
+    let apart =
+        json!({"format": 1, "access_token": "a", "identity_apart": {"turn": "x".repeat(70_000)}});
+    let said = read(&apart.to_string()).unwrap_err().0;
+    assert!(said.starts_with("its identity is"), "{said}");
+    for name in ["uid", "turn"] {
+        let at_most = tokens_with(name, IDENTITY_LIMIT - name.len() - 2);
+        assert!(login(Some(&at_most)).to_json().is_ok(), "{name}");
+        let said = refused(&tokens_with(name, IDENTITY_LIMIT));
+        assert!(said.starts_with("its identity is"), "{said}");
+    }
+}
+
+fn tokens_with(name: &str, size: usize) -> TokenSet {
+    tokens().with_identity(name, "x".repeat(size))
+}
+
+// A login that is written and cannot be read is lost.
+#[test]
+fn what_is_nested_too_deep_to_be_read_is_not_written() {
+    let nested = |levels| (0..levels).fold(json!(1), |value, _| json!([value]));
+    for name in ["uid", "turn"] {
+        let tokens = |levels| tokens().with_identity(name, nested(levels));
+        let text = login(Some(&tokens(DEEPEST))).to_json().unwrap();
+        let again = Record::from_json(&text).unwrap();
+        assert_eq!(again.tokens().unwrap().identity()[name], nested(DEEPEST));
+        for levels in [DEEPEST + 1, 200] {
+            assert!(refused(&tokens(levels)).contains("levels deep"));
+        }
+    }
+}
+
+// As a database may hold more than anybody has written there.
+#[test]
+fn a_text_over_the_limit_is_not_read() {
+    let text = format!(r#"{{"access_token":"a"{}}}"#, " ".repeat(LIMIT));
+    assert!(read(&text).unwrap_err().0.contains("larger than"));
+    let text = format!(r#"{{"access_token":"a"{}}}"#, " ".repeat(LIMIT - 20));
+    assert_eq!(text.len(), LIMIT);
+    assert!(read(&text).is_ok());
+}

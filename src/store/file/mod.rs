@@ -9,7 +9,6 @@ mod lock;
 mod witness;
 
 use std::fmt;
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +20,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use tokio::runtime::Handle;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
@@ -39,6 +37,7 @@ use super::SharedTokenStore;
 use super::StoreLock;
 use super::Swap;
 use super::Turn;
+use super::blocking::on_blocking_thread;
 use super::document::Defect;
 use super::document::Document;
 use super::document::Format;
@@ -87,7 +86,7 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fr
 ///
 /// # What the file may be
 ///
-/// A JSON object of at most 1 MiB. Somebody else may have written it, by hand or with the answer of
+/// A JSON object of at most 1 MiB, of which the identity is at most 64 KiB. Somebody else may have written it, by hand or with the answer of
 /// a login; reading alone never changes it. The first save makes it a *record*:
 ///
 /// | member | in a file of somebody else | in a record |
@@ -328,17 +327,7 @@ impl FileStore {
         W: Fn(&Shared) -> Result<T, FileError> + Send + Sync + 'static,
     {
         let shared = self.shared.clone();
-        let work = Arc::new(move || work(&shared));
-        if let Ok(runtime) = Handle::try_current() {
-            let on_thread = work.clone();
-            match runtime.spawn_blocking(move || on_thread()).await {
-                Ok(done) => return Ok(done?),
-                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-                // The runtime was shut down before it was begun.
-                Err(_) => {}
-            }
-        }
-        Ok(work()?)
+        Ok(on_blocking_thread(move || work(&shared)).await?)
     }
 }
 
