@@ -201,8 +201,9 @@
 //!   that token goes on being used; the issuer is not asked again, and the session ends when the
 //!   token is rejected or expires.
 //! - **P7 The end is told once,** through [`Session::subscribe`], and remembered: later requests go
-//!   out without a token and cause no call to the issuer. A new login makes everything new, pauses
-//!   and limits included.
+//!   out without a token and cause no call to the issuer. A [`logout`](Session::logout) is the last word:
+//!   after it the session is logged out, also where an end came before. A new login makes everything
+//!   new, pauses and limits included.
 //! - **P8 Users are kept apart.** A login, a logout and an end are borders: no request is sent
 //!   again across one, and no tokens fetched on one side are saved or used on the other. That holds
 //!   for a request that went out without a token as well. One that still waits to be sent fails

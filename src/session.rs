@@ -111,7 +111,9 @@ impl Session {
         self.coordinator.login(tokens).await.map_err(not_saved)
     }
 
-    /// Forgets the tokens, here and in the store. Requests go out without a token from now on.
+    /// Forgets the tokens, here and in the store. Requests go out without a token from now on, and the
+    /// status is [`LoggedOut`](SessionStatus::LoggedOut), also where the login had ended before. (What a shared
+    /// store says of that end stays there.)
     ///
     /// It does not talk to the issuer: revoke the tokens there first, if it has a way to.
     /// Logging out twice does no harm.
