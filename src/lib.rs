@@ -361,6 +361,7 @@ mod origin;
 mod recover;
 mod reissue;
 mod replay;
+mod say;
 mod seeded;
 mod service;
 mod session;

@@ -35,6 +35,7 @@ use http::Uri;
 use http::header;
 
 use crate::error::ConfigError;
+use crate::say::say;
 
 /// A server that may see a token: scheme, host and port.
 ///
@@ -243,9 +244,11 @@ fn is_host_of_all(origin: &Origin, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     let named = hosts.all(|host| origin.is_host(host));
     if !named {
-        tracing::debug!(
-            "a request names another host in its Host header, and goes without the token"
-        );
+        say(|| {
+            tracing::debug!(
+                "a request names another host in its Host header, and goes without the token"
+            );
+        });
     }
     named
 }

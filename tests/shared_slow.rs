@@ -81,7 +81,7 @@ struct Issuer {
 impl Issuer {
     fn ask(&mut self, refresh_token: String) -> Result<u64, ReissueError> {
         self.asked += 1;
-        if self.asked % 3 != 0 {
+        if !self.asked.is_multiple_of(3) {
             return Err(ReissueError::transient("not now"));
         }
         self.twice += usize::from(!self.presented.insert(refresh_token));
@@ -143,8 +143,7 @@ async fn presented_twice(seed: u64) -> usize {
     for process in processes {
         process.await.unwrap();
     }
-    let twice = issuer.lock().unwrap().twice;
-    twice
+    issuer.lock().unwrap().twice
 }
 
 // shows P1. Attempt 1 was settled, and still wrote to the store that it gave its claim back; attempt 3 had its

@@ -48,8 +48,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::hash::RandomState;
 use std::mem;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -78,6 +76,7 @@ use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
 use crate::reissue::DynReissue;
+use crate::say::say;
 use crate::store::StoreLock;
 use crate::time::Now;
 use crate::time::timeout;
@@ -700,11 +699,6 @@ impl Abandoned {
         let outcome = self.outcome;
         say(|| tracing::warn!(?outcome, "a refresh is abandoned: it is past its deadline"));
     }
-}
-
-/// Records something. A subscriber is somebody else's code: where it panics, nobody's tokens are lost for it.
-fn say<T>(record: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(record)).ok()
 }
 
 fn push(marks: &mut VecDeque<u64>, mark: u64) {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::reissue::reissue_fn;
 use crate::store::MemoryStore;
+use crate::store::OwnMemory;
 use crate::store::SharedTokenStore;
 use crate::token::InDoubt;
 
@@ -183,7 +184,7 @@ async fn a_logout_forgets_what_was_presented_and_what_was_on_offer() {
     for shared in [false, true] {
         let store = match shared {
             true => Storage::Shared(Arc::new(MemoryStore::new())),
-            false => Storage::Own(Box::new(MemoryStore::new())),
+            false => Storage::Own(Box::new(OwnMemory::default())),
         };
         let (coordinator, asked) = unanswered(store);
         coordinator.login(tokens("a")).await.unwrap();
@@ -231,7 +232,7 @@ impl std::error::Error for Curious {}
 #[tokio::test(start_paused = true)]
 async fn what_is_somebody_else_s_is_dropped_when_the_lock_is_released() {
     let locked = Arc::new(AtomicBool::new(false));
-    let (coordinator, _) = unanswered(Storage::Own(Box::new(MemoryStore::new())));
+    let (coordinator, _) = unanswered(Storage::Own(Box::new(OwnMemory::default())));
     let curious = || Curious {
         coordinator: coordinator.clone(),
         finds_it_locked: locked.clone(),

@@ -35,6 +35,7 @@ use super::Record;
 use super::Turn;
 use crate::error::EndReason;
 use crate::json;
+use crate::say::say;
 use crate::token::InDoubt;
 use crate::token::InvalidToken;
 use crate::token::RefreshToken;
@@ -547,10 +548,12 @@ impl<'a> Document<'a> {
         self.one(names, |name, raw| {
             let time = parse(raw).and_then(|value| read(&value));
             if time.is_none() {
-                tracing::warn!(
-                    member = name,
-                    "a time beside the stored tokens cannot be read and is ignored"
-                );
+                say(|| {
+                    tracing::warn!(
+                        member = name,
+                        "a time beside the stored tokens cannot be read and is ignored"
+                    )
+                });
             }
             Ok(time)
         })

@@ -43,6 +43,7 @@ use super::document::Document;
 use super::document::Format;
 use crate::error::BoxError;
 use crate::error::EndReason;
+use crate::say::say;
 use crate::time::timeout;
 use crate::token::TokenSet;
 
@@ -439,17 +440,21 @@ impl Shared {
         let is_public = look.contents.as_ref().is_some_and(|old| old.is_public);
         let mut state = self.state();
         if is_public && !std::mem::replace(&mut state.warned_public, true) {
-            tracing::warn!(
-                %file,
-                "other users of this machine can read the tokens in this file, until the next save"
-            );
+            say(|| {
+                tracing::warn!(
+                    %file,
+                    "other users of this machine can read the tokens in this file, until the next save"
+                )
+            });
         }
         if look.record.foreign && !std::mem::replace(&mut state.warned_foreign, true) {
-            tracing::warn!(
-                %file,
-                "a newer version of this crate has written this file: its access token is used, and \
-                 nothing is reissued"
-            );
+            say(|| {
+                tracing::warn!(
+                    %file,
+                    "a newer version of this crate has written this file: its access token is used, and \
+                     nothing is reissued"
+                )
+            });
         }
     }
 
@@ -512,7 +517,9 @@ impl Shared {
         let mark = Mark { id, version, epoch };
         if let Err(error) = self.witness.write(locked, mark) {
             let file = self.witness.file().path().display();
-            tracing::warn!(%file, %error, "the version that was written could not be noted");
+            say(
+                || tracing::warn!(%file, %error, "the version that was written could not be noted"),
+            );
         }
         let mut state = self.state();
         state.known = Some(mark);
