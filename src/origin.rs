@@ -187,6 +187,14 @@ impl Origins {
         }
     }
 
+    /// The named origin that a request to this URI goes to; the first where none is in the URI.
+    pub(crate) fn of(&self, uri: &Uri) -> &Origin {
+        let named = uri.authority().zip(Scheme::of(uri));
+        let target = named.and_then(|(its, scheme)| Target::read(scheme, its.as_str()).ok());
+        let origin = target.and_then(|target| self.0.iter().find(|origin| origin.is(&target)));
+        origin.unwrap_or(&self.0[0])
+    }
+
     /// May a request to this URI carry a token (P11)?
     pub(crate) fn allow(&self, uri: &Uri) -> bool {
         let Some(authority) = uri.authority() else {

@@ -46,7 +46,7 @@ fn asking(inner: &mut Inner, user: &str, now: &Now) -> u64 {
         .state
         .settle(login.number, state::Settled::Saved(true), now);
     let stamp = inner.state.stamp();
-    let Recovery::Start(start) = inner.state.reject(stamp, false, now) else {
+    let Recovery::Start(start) = inner.state.reject(stamp, false, Address::new(1), now) else {
         panic!("a rejection starts a reissue");
     };
     inner.state.begin_reissue(start.number, now).unwrap();
