@@ -331,7 +331,7 @@
 //!   failover of a database that loses what was stored, if nobody is left who remembers it.
 //! - A gRPC call that fails with `UNAUTHENTICATED` is made good where its status is in the head, or in
 //!   trailers that are there with the head and without a message before them. The layer does not wait
-//!   for trailers: those that come later are passed on, and the token is refreshed for the next request. The
+//!   for trailers: those that come later are passed on, and the next request refreshes first. The
 //!   trailers that gRPC-Web puts into the body are not read.
 //! - A rejection inside a successful answer is sent again only if the request is marked
 //!   [`ReplaySafe`], as the server may have processed it. A 401, or any other error that the

@@ -242,7 +242,11 @@ where
     if !is_rejection(verdict) {
         return Ok(response);
     }
-    reject_unawaited(&call.session, stamp, address, verdict, true);
+    match verdict {
+        // Nobody waits for it here: the answer is there.
+        Verdict::EndSession => drop(call.session.reject(stamp, true, address)),
+        _ => call.session.reject_replay(stamp, address),
+    }
     Ok(explain(response, not_replayed(NotReplayed::RejectedAgain)))
 }
 
@@ -418,10 +422,12 @@ impl<C: Classify + Send + Sync + 'static> Sent<'_, C> {
             read.watch(Box::new(move |trailers| {
                 let verdict = options.judge_trailers(trailers);
                 let has_failed = is_grpc && grpc::status(trailers).is_some_and(grpc::is_failure);
-                if is_rejection(verdict) {
-                    reject_unawaited(&session, stamp, address, verdict, is_replay);
-                } else if is_success && !has_failed {
-                    session.accept(stamp, address);
+                match verdict {
+                    Verdict::EndSession => session.reject_later(stamp, true, address),
+                    Verdict::Refresh if is_replay => session.reject_replay(stamp, address),
+                    Verdict::Refresh => session.reject_later(stamp, false, address),
+                    _ if is_success && !has_failed => session.accept(stamp, address),
+                    _ => {}
                 }
             }));
         }
@@ -431,21 +437,6 @@ impl<C: Classify + Send + Sync + 'static> Sent<'_, C> {
             self.accept(&response, response.body().trailers());
         }
         (response, verdict)
-    }
-}
-
-/// A rejection that nobody waits for: its caller has got the answer.
-fn reject_unawaited(
-    session: &Session,
-    stamp: Stamp,
-    address: Address,
-    verdict: Verdict,
-    is_replay: bool,
-) {
-    match verdict {
-        Verdict::EndSession => drop(session.reject(stamp, true, address)),
-        _ if is_replay => session.reject_replay(stamp, address),
-        _ => drop(session.reject(stamp, false, address)),
     }
 }
 

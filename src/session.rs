@@ -272,6 +272,11 @@ impl Session {
         self.coordinator.reject(stamp, is_final, address)
     }
 
+    /// For the next request's benefit.
+    pub(crate) fn reject_later(&self, stamp: Stamp, is_final: bool, address: Address) {
+        self.coordinator.reject_later(stamp, is_final, address);
+    }
+
     pub(crate) fn reject_replay(&self, stamp: Stamp, address: Address) {
         self.coordinator.reject_replay(stamp, address);
     }

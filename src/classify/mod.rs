@@ -43,7 +43,7 @@ pub trait Classify {
     ///
     /// Where they are there with the head, and nothing else is, this is the verdict on the response.
     /// Nobody waits for them: those that come later are judged as the caller reads them, and `Refresh`
-    /// then has the token refreshed for the next request.
+    /// then has the token refreshed before the next request is sent.
     fn inspect_trailers(&self, trailers: &HeaderMap) -> Verdict {
         let _ = trailers;
         Verdict::Abstain

@@ -324,6 +324,11 @@ impl Coordinator {
         self.recover(|state, now| state.reject(stamp, is_final, address, now))
     }
 
+    /// The same, for the next request's benefit.
+    pub(crate) fn reject_later(&self, stamp: Stamp, is_final: bool, address: Address) {
+        self.with(|inner, now| inner.state.reject_later(stamp, is_final, address, now));
+    }
+
     /// So was the replay with this stamp.
     pub(crate) fn reject_replay(&self, stamp: Stamp, address: Address) {
         self.with(|inner, now| inner.state.reject_replay(stamp, address, now));

@@ -105,6 +105,10 @@ impl Token {
             refused: None,
         }
     }
+
+    fn is_rejected(&self) -> bool {
+        matches!(self.rejected, Rejected::Yes | Rejected::Finally)
+    }
 }
 
 /// When a refresh token in doubt may be presented again: while the issuer takes it once more, and
@@ -126,6 +130,8 @@ impl Doubt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rejected {
     No,
+    /// Where others reject any token: the next request has it replaced, and does not wait for that.
+    Alone,
     Yes,
     /// By an answer that the classifier declares final.
     Finally,
@@ -312,7 +318,10 @@ impl State {
                 self.try_start(true, now)
                     .map_or(Admission::Go, Admission::Start)
             }
-            Login::Live(token) if token.refused.is_none() && token.lifetime.ahead.passed(now) => {
+            Login::Live(token)
+                if token.rejected == Rejected::Alone
+                    || token.refused.is_none() && token.lifetime.ahead.passed(now) =>
+            {
                 self.try_start(false, now)
                     .map_or(Admission::Go, Admission::GoAndStart)
             }
@@ -356,6 +365,30 @@ impl State {
         start.map_or_else(Recovery::Fail, Recovery::Start)
     }
 
+    /// The same, told when its caller had got the answer already: nobody waits for a new token now, so
+    /// that the next request is the first to need one (P10).
+    pub(crate) fn reject_later(
+        &mut self,
+        stamp: Stamp,
+        is_final: bool,
+        address: Address,
+        now: &Now,
+    ) {
+        if stamp == self.stamp() && self.token().is_some() {
+            let weight = match is_final {
+                true => Weight::Final,
+                false => self.weigh(address, now),
+            };
+            self.mark(weight);
+            if let Login::Live(token) = &mut self.login
+                && weight == Weight::Alone
+                && token.rejected == Rejected::No
+            {
+                token.rejected = Rejected::Alone;
+            }
+        }
+    }
+
     /// The replay with this stamp was rejected, there. Its caller has got the answer, and for the next
     /// request it means nothing yet: only the address remembers it (P2).
     pub(crate) fn reject_replay(&mut self, stamp: Stamp, address: Address, now: &Now) {
@@ -375,7 +408,7 @@ impl State {
         let is_current = stamp == self.stamp();
         if let Login::Live(token) = &mut self.login
             && is_current
-            && token.rejected == Rejected::Yes
+            && token.rejected != Rejected::Finally
         {
             // It is good after all, and it was another address that had something against it. Where a
             // refresh for that has failed, nobody waits for the next.
@@ -391,7 +424,7 @@ impl State {
     /// The marks of all addresses where it is news that the token was accepted.
     pub(crate) fn marks(&self) -> u64 {
         match self.token() {
-            Some(token) if token.rejected == Rejected::Yes => u64::MAX,
+            Some(token) if matches!(token.rejected, Rejected::Alone | Rejected::Yes) => u64::MAX,
             _ => self.addresses.marks(),
         }
     }
@@ -430,10 +463,10 @@ impl State {
         };
         match weight {
             Weight::Final => token.rejected = Rejected::Finally,
-            Weight::Full if token.rejected == Rejected::No => token.rejected = Rejected::Yes,
+            Weight::Full if !token.is_rejected() => token.rejected = Rejected::Yes,
             _ => {}
         }
-        token.rejected != Rejected::No
+        token.is_rejected()
     }
 
     /// The user asks for a refresh, whatever the token's state.
@@ -691,9 +724,8 @@ impl State {
 
     /// A token there is may be used: it was not rejected and has not expired.
     fn is_usable(&self, now: &Now) -> bool {
-        self.token().is_some_and(|token| {
-            token.rejected == Rejected::No && !token.lifetime.expires.passed(now)
-        })
+        self.token()
+            .is_some_and(|token| !token.is_rejected() && !token.lifetime.expires.passed(now))
     }
 
     fn token(&self) -> Option<&Token> {

@@ -936,6 +936,37 @@ fn an_acceptance_takes_back_what_another_address_has_said_of_the_token() {
     assert!(state.view(&now).held, "what is final stays");
 }
 
+// shows P2, P10: a rejection whose caller has its answer already is for the next request.
+#[test]
+fn what_is_told_late_has_the_next_request_refresh_first_or_beside_bad_addresses_in_the_background()
+{
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    state.reject_later(state.stamp(), false, HERE, &now);
+    assert!(matches!(state.admit(&now), Admission::Start(_)));
+
+    let mut state = live(token(), &now);
+    in_vain(&mut state, THERE, &now).unwrap();
+    state.reject_later(state.stamp(), false, HERE, &now);
+    assert!(
+        matches!(state.admit(&now), Admission::Go),
+        "it is too fresh"
+    );
+    state.accept(state.stamp(), HERE);
+    state.reject_later(state.stamp(), false, THERE, &now);
+    assert!(matches!(state.admit(&now), Admission::Go), "it pauses");
+    state.reject_later(state.stamp(), false, HERE, &now);
+    let mut accepted = state.clone();
+    assert!(state.view(&now).held, "to be asked");
+    assert!(matches!(state.admit(&now), Admission::GoAndStart(_)));
+    assert!(matches!(state.admit(&now), Admission::Go));
+    accepted.accept(accepted.stamp(), HERE);
+    assert!(matches!(accepted.admit(&now), Admission::Go));
+
+    state.reject_later(state.stamp(), true, HERE, &now);
+    assert!(matches!(state.admit(&now), Admission::Join), "it is final");
+}
+
 // shows P7: a login makes everything new.
 #[test]
 fn a_login_forgets_what_addresses_have_said() {
@@ -982,6 +1013,7 @@ enum Event {
     RejectFinally,
     RejectOldest,
     RejectReplay,
+    RejectLater,
     Accept,
     Refresh,
     LogIn,
@@ -998,13 +1030,14 @@ enum Event {
     Pass,
 }
 
-const EVENTS: [Event; 20] = [
+const EVENTS: [Event; 21] = [
     Event::Admit,
     Event::RejectCurrent,
     Event::RejectThere,
     Event::RejectFinally,
     Event::RejectOldest,
     Event::RejectReplay,
+    Event::RejectLater,
     Event::Accept,
     Event::Refresh,
     Event::LogIn,
@@ -1047,6 +1080,10 @@ impl World {
             Event::RejectReplay => {
                 let stamp = self.state.stamp();
                 self.state.reject_replay(stamp, HERE, &self.now);
+            }
+            Event::RejectLater => {
+                let stamp = self.state.stamp();
+                self.state.reject_later(stamp, false, HERE, &self.now);
             }
             Event::Accept => self.state.accept(self.state.stamp(), HERE),
             Event::Refresh => {
@@ -1220,7 +1257,7 @@ fn no_short_sequence_of_events_breaks_a_promise() {
     };
     let mut walked = 0;
     walk(&world, 5, &mut walked);
-    assert_eq!(walked, (1..=5).map(|depth| 20_u64.pow(depth)).sum::<u64>());
+    assert_eq!(walked, (1..=5).map(|depth| 21_u64.pow(depth)).sum::<u64>());
 }
 
 fn walk(world: &World, depth: u32, walked: &mut u64) {
