@@ -154,7 +154,8 @@ impl Addresses {
             self.make_room();
         }
         if self.own.len() == MOST {
-            return self.shared.get_or_insert(Entry::new(generation, now));
+            let new = || Entry::new(generation, now);
+            return self.shared.get_or_insert_with(new);
         }
         self.own.push((address, Entry::new(generation, now)));
         let last = self.own.len() - 1;
