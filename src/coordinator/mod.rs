@@ -10,6 +10,9 @@
 //!   and nobody else; its outcome belongs to it and not to a generation (P5). The session's status
 //!   is told on another.
 //!
+//! What addresses have said of the token is remembered in [`address`], pure too; that nothing need be
+//! remembered, as for most requests, is known without a lock ([`heard`]).
+//!
 //! Where several processes share the store, an attempt also takes its turn among theirs ([`turn`]): what may become
 //! of the record they share is decided in [`lease`], which is pure as well, and [`shared`] keeps memory in line with
 //! that record.
