@@ -203,6 +203,11 @@ impl Origins {
         }
     }
 
+    /// The named origin that a request to this URI goes to; the first where it names none of them.
+    pub(crate) fn of(&self, uri: &Uri) -> &Origin {
+        self.named_by(uri).unwrap_or(&self.0[0])
+    }
+
     /// May a request with this URI and these headers carry a token (P11)?
     pub(crate) fn allow(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         let Some(origin) = self.named_by(uri) else {

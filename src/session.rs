@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::attach::Attach;
+use crate::coordinator::Address;
 use crate::coordinator::Admitted;
 use crate::coordinator::Coordinator;
 use crate::coordinator::LostReply;
@@ -25,6 +26,7 @@ use crate::coordinator::count;
 use crate::error::ConfigError;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::origin::Origin;
 use crate::reissue::DynReissue;
 use crate::reissue::Reissue;
 use crate::store::OwnMemory;
@@ -266,13 +268,30 @@ impl Session {
         self.coordinator.current()
     }
 
-    pub(crate) fn reject(&self, stamp: Stamp, is_final: bool) -> Next {
-        self.coordinator.reject(stamp, is_final)
+    pub(crate) fn address(&self, origin: &Origin, path: &str) -> Address {
+        self.coordinator.address(origin, path)
+    }
+
+    pub(crate) fn reject(&self, stamp: Stamp, is_final: bool, address: Address) -> Next {
+        self.coordinator.reject(stamp, is_final, address)
     }
 
     /// For the next request's benefit.
-    pub(crate) fn mark_rejected(&self, stamp: Stamp, is_final: bool) {
-        self.coordinator.mark_rejected(stamp, is_final);
+    pub(crate) fn reject_later(&self, stamp: Stamp, is_final: bool, address: Address) {
+        self.coordinator.reject_later(stamp, is_final, address);
+    }
+
+    pub(crate) fn reject_replay(&self, stamp: Stamp, address: Address) {
+        self.coordinator.reject_replay(stamp, address);
+    }
+
+    #[inline]
+    pub(crate) fn may_be_news(&self, stamp: Stamp) -> bool {
+        self.coordinator.may_be_news(stamp)
+    }
+
+    pub(crate) fn accept(&self, stamp: Stamp, address: Address) {
+        self.coordinator.accept(stamp, address);
     }
 
     pub(crate) fn absence(&self) -> Option<RefreshError> {

@@ -747,7 +747,11 @@ impl Coordinator {
                 }
                 Completion::Installed(fetched, saved) => {
                     issued = fetched.from == From::Issuer;
-                    let token = facts(&fetched.tokens, saved);
+                    let is_old = fetched.from == From::Store && matches!(self.store, Storage::Own(_));
+                    let token = match is_old {
+                        true => facts(&fetched.tokens, saved),
+                        false => self.facts_of_fresh(&fetched.tokens, saved, now),
+                    };
                     record = fetched.record;
                     (Settled::Installed(token), Some((fetched.tokens, saved)))
                 }

@@ -10,6 +10,9 @@
 //!   and nobody else; its outcome belongs to it and not to a generation (P5). The session's status
 //!   is told on another.
 //!
+//! What addresses have said of the token is remembered in [`address`], pure too; that nothing need be
+//! remembered, as for most requests, is known without a lock ([`heard`]).
+//!
 //! Where several processes share the store, an attempt also takes its turn among theirs ([`turn`]): what may become
 //! of the record they share is decided in [`lease`], which is pure as well, and [`shared`] keeps memory in line with
 //! that record.
@@ -18,9 +21,11 @@
 //! waiters and newcomers hold its deadline themselves, and the first of them to find it passed
 //! abandons the attempt (P4).
 
+mod address;
 mod attempt;
 mod claims;
 mod doubt;
+mod heard;
 mod lease;
 mod login;
 mod lost_reply;
@@ -35,6 +40,7 @@ mod ticket;
 mod turn;
 mod watchdog;
 
+pub(crate) use address::Address;
 pub use lost_reply::LostReply;
 pub(crate) use shared::Storage;
 pub(crate) use state::Rules;
@@ -63,6 +69,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::attempt::Guard;
+use self::heard::Heard;
 use self::shared::Peers;
 use self::state::Admission;
 use self::state::Recovery;
@@ -75,6 +82,7 @@ use crate::attach::Attach;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::origin::Origin;
 use crate::reissue::DynReissue;
 use crate::say::say;
 use crate::store::StoreLock;
@@ -125,6 +133,7 @@ pub(crate) struct Coordinator {
     snapshot: ArcSwap<Snapshot>,
     inner: Mutex<Inner>,
     status: watch::Sender<SessionStatus>,
+    heard: Heard,
     pub(crate) counters: Counters,
 }
 
@@ -271,6 +280,7 @@ impl Coordinator {
             snapshot: ArcSwap::from_pointee(snapshot),
             inner: Mutex::new(Inner::new(state)),
             status: watch::Sender::new(SessionStatus::Unloaded),
+            heard: Heard::default(),
             counters: Counters::default(),
         })
     }
@@ -329,12 +339,41 @@ impl Coordinator {
         admitted
     }
 
-    /// The request with this stamp was rejected: [`Next::Go`] means that there is a newer token.
-    pub(crate) fn reject(self: &Arc<Self>, stamp: Stamp, is_final: bool) -> Next {
+    /// Where a request to this path goes.
+    pub(crate) fn address(&self, origin: &Origin, path: &str) -> Address {
+        self.heard.address(origin, path)
+    }
+
+    /// The request with this stamp was rejected, there: [`Next::Go`] means that there is a newer token.
+    pub(crate) fn reject(self: &Arc<Self>, stamp: Stamp, is_final: bool, address: Address) -> Next {
         if self.is_reissuing_here() {
             return Next::Fail(RefreshError::new(Kind::WithinReissue));
         }
-        self.recover(|state, now| state.reject(stamp, is_final, now))
+        self.recover(|state, now| state.reject(stamp, is_final, address, now))
+    }
+
+    /// The same, for the next request's benefit.
+    pub(crate) fn reject_later(&self, stamp: Stamp, is_final: bool, address: Address) {
+        self.with(|inner, now| inner.state.reject_later(stamp, is_final, address, now));
+    }
+
+    /// So was the replay with this stamp.
+    pub(crate) fn reject_replay(&self, stamp: Stamp, address: Address) {
+        self.with(|inner, now| inner.state.reject_replay(stamp, address, now));
+    }
+
+    /// Can it be news that a request with this stamp was accepted? For most it is not, and that is all
+    /// they pay.
+    #[inline]
+    pub(crate) fn may_be_news(&self, stamp: Stamp) -> bool {
+        self.heard.may_be_news(stamp.generation)
+    }
+
+    /// The request with this stamp was accepted, there.
+    pub(crate) fn accept(&self, stamp: Stamp, address: Address) {
+        if self.heard.is_news(stamp.generation, address) {
+            self.with(|inner, _| inner.state.accept(stamp, address));
+        }
     }
 
     /// The user asks for a refresh.
@@ -343,11 +382,6 @@ impl Coordinator {
             return Next::Fail(RefreshError::new(Kind::WithinReissue));
         }
         self.recover(State::refresh)
-    }
-
-    /// This generation is no good, and nobody waits for a better one now: the next request will (P2).
-    pub(crate) fn mark_rejected(&self, stamp: Stamp, is_final: bool) {
-        self.with(|inner, _| inner.state.mark_rejected(stamp, is_final));
     }
 
     /// Why there is no token, where there is none.
@@ -477,6 +511,7 @@ impl Coordinator {
     }
 
     fn publish(&self, inner: &Inner, now: &Now) {
+        self.heard.publish(&inner.state);
         let mut view = inner.state.view(now);
         if inner.dirty {
             view.recheck = view.recheck.or_at(inner.sync_due);
@@ -508,6 +543,14 @@ impl Coordinator {
         let restored = |doubt| self.settings.lost_reply.restored(&doubt, now);
         let mut token = Token::new(lifetime, renewable, saved);
         token.in_doubt = tokens.in_doubt().map(restored);
+        token
+    }
+
+    /// The same of tokens that the issuer may have issued a moment ago. Not of those of a login, or those
+    /// that a store of this process had kept: nobody knows how old they are.
+    fn facts_of_fresh(&self, tokens: &TokenSet, saved: bool, now: &Now) -> Token {
+        let mut token = self.facts(tokens, saved, now);
+        token.settles = Some(tokens.settles(now));
         token
     }
 

@@ -623,7 +623,7 @@ impl Coordinator {
                     return None;
                 }
                 News::Tokens(tokens) if !is_over => {
-                    let facts = self.facts(&tokens, true, now);
+                    let facts = self.facts_of_fresh(&tokens, true, now);
                     inner.state.adopt(facts);
                     inner.put(&self.settings.attach, Some(tokens));
                     count(&self.counters.adopted);

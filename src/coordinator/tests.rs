@@ -54,7 +54,7 @@ fn asking(inner: &mut Inner, user: &str, now: &Now) -> u64 {
         .state
         .settle(login.number, state::Settled::Saved(true), now);
     let stamp = inner.state.stamp();
-    let Recovery::Start(start) = inner.state.reject(stamp, false, now) else {
+    let Recovery::Start(start) = inner.state.reject(stamp, false, Address::new(1), now) else {
         panic!("a rejection starts a reissue");
     };
     inner.state.begin_reissue(start.number, now).unwrap();
@@ -252,7 +252,8 @@ async fn what_is_somebody_else_s_is_dropped_when_the_lock_is_released() {
 
     // The error of an attempt, when a login takes its place.
     let stamp = coordinator.lock().state.stamp();
-    let reject = |inner: &mut Inner, now: &Now| inner.state.reject(stamp, false, now);
+    let reject =
+        |inner: &mut Inner, now: &Now| inner.state.reject(stamp, false, Address::new(1), now);
     let Recovery::Start(start) = coordinator.with(reject) else {
         panic!("a rejection starts a reissue");
     };
