@@ -45,6 +45,7 @@ use crate::reissue::ReissueError;
 use crate::reissue::ReissueErrorKind;
 use crate::reissue::ReissueRequest;
 use crate::store::Record;
+use crate::time::Now;
 use crate::time::timeout;
 use crate::token::RefreshToken;
 use crate::token::TokenSet;
@@ -813,7 +814,5 @@ pub(super) fn failed(error: RefreshError) -> Completion {
 
 /// By the wall clock: these tokens were fetched in another process.
 pub(super) fn has_expired(tokens: &TokenSet) -> bool {
-    tokens
-        .expires_at()
-        .is_some_and(|at| at <= std::time::SystemTime::now())
+    tokens.expires_at().is_some_and(|at| at <= Now::read().wall)
 }

@@ -33,7 +33,7 @@ impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            record: watch::Sender::new(Record::empty()),
+            record: watch::channel(Record::empty()).0,
         }
     }
 
