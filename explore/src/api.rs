@@ -20,14 +20,11 @@ use tower_token_refresh::Verdict;
 use crate::book::Book;
 use crate::book::Said;
 use crate::names::Pair;
-use crate::world::World;
-use crate::world::pause;
 
 /// Where one request goes, as often as it is sent.
 #[derive(Clone)]
 pub struct Api {
     pub book: Arc<Book>,
-    pub world: &'static World,
     pub request: usize,
 }
 
@@ -46,13 +43,13 @@ impl Service<Request<ReplayBody<Full<Bytes>>>> for Api {
         let carried = token.map(Pair::parse);
         let this = self.clone();
         Box::pin(async move {
-            pause(&this.world.wire).await;
+            this.book.on_the_wire().await;
             let status = match this.book.arrives(this.request, carried) {
                 Said::Yes => StatusCode::OK,
                 Said::Expired => StatusCode::UNAUTHORIZED,
                 Said::Over => StatusCode::GONE,
             };
-            pause(&this.world.wire).await;
+            this.book.on_the_wire().await;
             let mut response = Response::new(Full::new(Bytes::new()));
             *response.status_mut() = status;
             drop(request);

@@ -15,7 +15,9 @@ use tower_token_refresh::TokenSet;
 use crate::names::Pair;
 use crate::report::happened;
 use crate::report::violated;
+use crate::world::Kind;
 use crate::world::World;
+use crate::world::pause;
 
 /// P9: so many reissues in so long a time, as the library has it unless it is set.
 const WINDOW: (usize, Duration) = (5, Duration::from_secs(30));
@@ -65,6 +67,8 @@ struct Login {
     has_lost: bool,
     /// Somebody outside has fetched the newest pair, and the one before may be presented meanwhile.
     is_shared_outside: bool,
+    /// Its pair was adopted while somebody logged in or out, so that nobody can say which login it was adopted for.
+    is_stray: bool,
 }
 
 struct Presented {
@@ -95,7 +99,10 @@ struct Act {
     session: usize,
     login: Option<usize>,
     began: Moment,
+    /// Over, or given up.
     ended: Option<Moment>,
+    /// It has said that it is done.
+    is_done: bool,
 }
 
 /// A request, as often as it was sent.
@@ -141,6 +148,13 @@ impl Book {
         self.lock().is_healthy
     }
 
+    /// Until something has come to the issuer, or to the API, or back.
+    pub async fn on_the_wire(&self) {
+        if !self.is_healthy() {
+            pause(&self.world.wire).await;
+        }
+    }
+
     /// The first pair of a new login.
     pub fn log_in(&self) -> Pair {
         self.with(|inner| {
@@ -152,6 +166,7 @@ impl Book {
                 is_refused: false,
                 has_lost: false,
                 is_shared_outside: false,
+                is_stray: false,
             });
             Pair {
                 login: inner.logins.len() - 1,
@@ -166,7 +181,7 @@ impl Book {
         self.with(|inner| {
             let moment = inner.moment;
             let known = &mut inner.logins[login];
-            if known.is_revoked {
+            if known.is_revoked || known.is_shared_outside {
                 return None;
             }
             known.is_shared_outside = true;
@@ -184,11 +199,16 @@ impl Book {
                 let apart = now - before.at;
                 let in_time = apart >= self.world.quarantine
                     || self.world.grace.is_some_and(|grace| apart <= grace);
+                // Whoever has heard from the issuer could not store it, or was late to.
+                let has_store = self.world.store == Kind::Own || inner.failures == 0;
+                let is_excused = in_time && (self.world.is_late || !has_store);
                 let may = match before.end {
                     End::NotProcessed => true,
-                    End::Open | End::Unknown => in_time,
-                    // Where timers are late, it may have been given up before it was answered.
-                    End::Answered | End::Refused => is_outside || (self.world.is_late && in_time),
+                    End::Unknown => in_time,
+                    End::Open => is_excused,
+                    End::Answered => is_excused || is_outside,
+                    // P6: where the store could not be read again, it is tried once more.
+                    End::Refused => is_excused || inner.failures > 0,
                 };
                 if !may {
                     violated(
@@ -325,22 +345,55 @@ impl Book {
                 login,
                 began,
                 ended: None,
+                is_done: false,
             });
             inner.acts.len() - 1
         })
     }
 
-    pub fn act_ends(&self, act: usize) {
-        self.with(|inner| inner.acts[act].ended = Some(inner.moment));
+    pub fn act_ends(&self, act: usize, is_done: bool) {
+        self.with(|inner| {
+            inner.acts[act].ended = Some(inner.moment);
+            inner.acts[act].is_done = is_done;
+        });
     }
 
-    /// The logins, or logouts, that no other has begun after: of this session, or of all.
-    pub fn latest(&self, session: Option<usize>) -> Vec<Option<usize>> {
+    /// The logins, or logouts, that no other of this session has begun after, and whether they are all over.
+    pub fn latest(&self, session: usize) -> Vec<Option<usize>> {
         let inner = self.lock();
-        let of_it = |act: &&Act| session.is_none_or(|session| act.session == session);
-        let acts = || inner.acts.iter().filter(of_it);
+        let acts = || inner.acts.iter().filter(|act| act.session == session);
         let is_latest = |act: &&Act| !acts().any(|other| act.is_before(other));
         acts().filter(is_latest).map(|act| act.login).collect()
+    }
+
+    /// The same of all sessions. One that was given up before it was done comes about at any time after that.
+    pub fn latest_of_all(&self) -> Vec<Option<usize>> {
+        let inner = self.lock();
+        let is_before = |act: &Act, other: &Act| act.is_before(other) && act.is_done;
+        let acts = inner.acts.iter();
+        let is_latest = |act: &&Act| !inner.acts.iter().any(|other| is_before(act, other));
+        acts.filter(is_latest).map(|act| act.login).collect()
+    }
+
+    /// Somebody hands a pair of this login to a session, and has polled the future once when this is dropped.
+    pub fn adopting(&self, session: usize, login: usize) -> Adopting<'_> {
+        Adopting {
+            book: self,
+            session,
+            login,
+            began: self.with(|inner| inner.moment),
+        }
+    }
+
+    /// Does nobody log this session in or out at the moment?
+    pub fn is_idle(&self, session: usize) -> bool {
+        let inner = self.lock();
+        let mut its = inner.acts.iter().filter(|act| act.session == session);
+        its.all(|act| act.ended.is_some())
+    }
+
+    pub fn is_stray(&self, login: usize) -> bool {
+        self.lock().logins[login].is_stray
     }
 
     /// A request of this session begins: its number.
@@ -412,6 +465,9 @@ impl Book {
         let Some(sent) = inner.requests.get(&request) else {
             return;
         };
+        if inner.logins[pair.login].is_stray {
+            return;
+        }
         let of_it = |act: &&Act| act.session == sent.session;
         let its = inner.acts.iter().filter(of_it);
         let Some(its_own) = its.clone().find(|act| act.login == Some(pair.login)) else {
@@ -486,6 +542,25 @@ impl Login {
             login,
             nth: self.newest,
         }
+    }
+}
+
+/// See [`Book::adopting`].
+pub struct Adopting<'a> {
+    book: &'a Book,
+    session: usize,
+    login: usize,
+    began: Moment,
+}
+
+impl Drop for Adopting<'_> {
+    fn drop(&mut self) {
+        let (session, began) = (self.session, self.began);
+        self.book.with(|inner| {
+            let is_between = |act: &Act| act.session == session && act.began > began;
+            let is_stray = inner.acts.iter().any(is_between);
+            inner.logins[self.login].is_stray |= is_stray;
+        });
     }
 }
 

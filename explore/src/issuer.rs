@@ -15,7 +15,6 @@ use crate::book::End;
 use crate::names::Pair;
 use crate::report::violated;
 use crate::world::World;
-use crate::world::pause;
 
 /// What it does with a reissue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +62,7 @@ impl Reissue for Issuer {
             true => Answer::Give,
             false => self.world.answer(),
         };
-        pause(&self.world.wire).await;
+        self.book.on_the_wire().await;
         match answer {
             Answer::Give => call.give().await,
             Answer::Fail => {
@@ -127,7 +126,7 @@ impl Call<'_> {
 
     async fn give(&mut self) -> Result<TokenSet, ReissueError> {
         let pair = self.process();
-        pause(&self.issuer.world.wire).await;
+        self.issuer.book.on_the_wire().await;
         match pair {
             Some(pair) => {
                 self.end = Some(End::Answered);

@@ -47,7 +47,7 @@ pub struct World {
     pub has_lock: bool,
     /// Timers end at any moment past their time, while others still run; else only when nothing else can run.
     pub is_late: bool,
-    /// So many tasks, each with one or two of these acts.
+    /// So many tasks, each with one to three of these acts.
     pub tasks: RangeInclusive<usize>,
     pub acts: &'static [Act],
     pub begins: Begins,
@@ -56,6 +56,7 @@ pub struct World {
     /// How long things take between the session and the issuer or the API, and at the store.
     pub wire: Pause,
     pub disk: Pause,
+    pub cool_down: Duration,
     pub quarantine: Duration,
     pub grace: Option<Duration>,
     /// How long an access token lives, if that is told: it is then refreshed ahead.
@@ -191,7 +192,7 @@ impl Run {
             };
             let builder = Session::builder(issuer)
                 .lost_reply(policy.quarantine(world.quarantine))
-                .cool_down(Duration::from_secs(1), Duration::from_secs(8));
+                .cool_down(world.cool_down, world.cool_down * 8);
             let builder = match world.store {
                 Kind::Own => builder.store(own.clone()),
                 Kind::Shared => builder.shared_store(shared.clone()),
@@ -255,7 +256,7 @@ impl Run {
                 }
                 for session in 0..self.sessions.len() {
                     let act = self.book.act_begins(session, Some(first.login));
-                    self.book.act_ends(act);
+                    self.book.act_ends(act, true);
                 }
             }
             Begins::LoggedIn | Begins::Expired => self.log_in(0, first).await,
@@ -276,7 +277,7 @@ impl Run {
     fn task(&self) -> JoinHandle<()> {
         let this = self.clone();
         let session = fastrand::usize(..self.sessions.len());
-        let acts: Vec<Act> = (0..fastrand::usize(1..3))
+        let acts: Vec<Act> = (0..fastrand::usize(1..4))
             .filter_map(|_| fastrand::choice(self.world.acts).copied())
             .collect();
         shuttle::future::spawn(async move {
@@ -316,11 +317,11 @@ impl Run {
                 self.log_in(session, pair).await;
             }
             Act::Logout => {
-                let _acting = Acting::new(&self.book, session, None);
+                let acting = Acting::new(&self.book, session, None);
                 let logout = self.sessions[session].logout();
                 match fastrand::u8(..3) {
                     0 => drop(dropped(logout).await),
-                    _ => drop(logout.await),
+                    _ => acting.is_over(logout.await.is_ok()),
                 }
             }
             Act::Adopt => self.adopt(session).await,
@@ -333,7 +334,6 @@ impl Run {
     async fn request(&self, session: usize) -> Option<StatusCode> {
         let api = Api {
             book: self.book.clone(),
-            world: self.world,
             request: self.book.request_begins(session),
         };
         let layer = TokenRefreshLayer::new("https://api.test", self.sessions[session].clone());
@@ -356,25 +356,34 @@ impl Run {
     }
 
     async fn log_in(&self, session: usize, pair: Pair) {
-        let _acting = Acting::new(&self.book, session, Some(pair.login));
+        let acting = Acting::new(&self.book, session, Some(pair.login));
         let login = self.sessions[session].login(self.tokens(pair));
         match self.world.acts.contains(&Act::Login) && fastrand::u8(..3) == 0 {
             true => drop(dropped(login).await),
-            false => drop(login.await),
+            false => acting.is_over(login.await.is_ok()),
         }
     }
 
     /// A pair that somebody outside has got for the login that is latest: he has polled once, at the least.
     async fn adopt(&self, session: usize) {
-        let latest = self.book.latest(Some(session));
+        let latest = self.book.latest(session);
         let [Some(login)] = latest[..] else {
             return;
         };
+        if !self.book.is_idle(session) {
+            return;
+        }
         let Some(pair) = self.book.reissue_outside(login) else {
             return;
         };
         happened(|| format!("session {session} adopts {pair:?}"));
-        let adopt = self.sessions[session].adopt(self.tokens(pair));
+        let mut adopt = Box::pin(self.sessions[session].adopt(self.tokens(pair)));
+        let adopting = self.book.adopting(session, login);
+        let first = poll_fn(|cx| Poll::Ready(adopt.as_mut().poll(cx))).await;
+        drop(adopting);
+        if first.is_ready() {
+            return;
+        }
         match fastrand::bool() {
             true => drop(dropped(adopt).await),
             false => drop(adopt.await),
@@ -393,16 +402,7 @@ impl Run {
         let stored = self.stored();
         for (number, session) in self.sessions.iter().enumerate() {
             let status = session.status();
-            happened(|| format!("session {number} is {status:?}, and the store has {stored:?}"));
-            let wrong = |what: &str| {
-                let latest = self.book.latest(None);
-                violated(
-                    "P13",
-                    &format!(
-                        "{what}: session {number} is {status:?}, the store has {stored:?}, the latest acts are {latest:?}"
-                    ),
-                )
-            };
+            let wrong = |what: &str| self.wrong("P13", what, number);
             match (status, &stored) {
                 (SessionStatus::Unloaded, _) => {}
                 (SessionStatus::LoggedIn { saved: false, .. }, _) => wrong("it is not saved"),
@@ -415,49 +415,67 @@ impl Run {
                 (_, Some(_)) => wrong("the store still has tokens"),
                 (_, None) => {}
             }
-            self.check_latest(number, status);
+            self.check_latest(number, status, stored.as_ref());
         }
     }
 
     /// P6, P7, P8: a session is in the login, or logout, that came last, and its end was said by somebody.
-    fn check_latest(&self, number: usize, status: SessionStatus) {
+    fn check_latest(&self, number: usize, status: SessionStatus, stored: Option<&TokenSet>) {
         // Where a store fails, nobody can say which of two that share it came last.
         let is_certain =
             self.shared.is_none() || (!self.world.is_late && self.book.failures() == 0);
-        let latest = match self.shared {
-            None => self.book.latest(Some(number)),
-            Some(_) => self.book.latest(None),
-        };
-        let wrong = |promise: &str, what: &str| {
-            violated(
-                promise,
-                &format!("{what}: session {number} is {status:?}, the latest acts are {latest:?}"),
-            )
-        };
-        if !is_certain || latest.is_empty() {
+        let latest = self.latest(number);
+        if !is_certain {
             return;
         }
-        let logins = latest.iter().flatten();
-        let may_be_over = logins.clone().any(|login| self.book.may_be_over(*login));
+        let wrong = |promise: &str, what: &str| self.wrong(promise, what, number);
         match status {
             SessionStatus::Ended { reason, .. } => {
-                if !may_be_over {
+                // One that was over already stays so when it is logged out.
+                let is_out = latest.contains(&None);
+                let logins = latest.iter().flatten();
+                let mut may_be_over = logins.map(|login| self.book.may_be_over(*login));
+                if !is_out && !may_be_over.any(|it| it) {
                     wrong("P6", "nobody has said that it is over");
                 }
                 if reason == EndReason::Replaced {
                     wrong("P7", "no session ends for this reason");
                 }
             }
-            SessionStatus::LoggedIn { .. } if latest.iter().all(Option::is_none) => {
-                wrong("P8", "everybody has logged out");
+            SessionStatus::LoggedIn { .. } => {
+                let login = stored.map(|tokens| Pair::of(tokens).login);
+                let is_stray = login.is_some_and(|login| self.book.is_stray(login));
+                if !latest.contains(&login) && !is_stray {
+                    wrong("P8", "it is in a login that is over");
+                }
             }
-            SessionStatus::LoggedOut
-                if latest.iter().all(Option::is_some) && self.shared.is_none() =>
-            {
+            SessionStatus::LoggedOut if !latest.contains(&None) => {
                 wrong("P8", "nobody has logged out since");
             }
             _ => {}
         }
+    }
+
+    fn latest(&self, number: usize) -> Vec<Option<usize>> {
+        match self.shared {
+            None => self.book.latest(number),
+            Some(_) => self.book.latest_of_all(),
+        }
+    }
+
+    fn wrong(&self, promise: &str, what: &str, number: usize) -> ! {
+        let status = self.sessions[number].status();
+        let stored = match self.stored() {
+            Some(tokens) => format!("{:?}", (Pair::of(&tokens), tokens.in_doubt())),
+            None => "nothing".to_owned(),
+        };
+        let latest = self.latest(number);
+        violated(
+            promise,
+            &format!(
+                "{what}: session {number} is {status:?}, the store has {stored}, the latest acts are {latest:?}"
+            ),
+        )
     }
 
     /// P3, P5: whatever has happened, a login that the issuer goes on with works, and the store has what is newest.
@@ -472,42 +490,38 @@ impl Run {
                 *answer = self.request(number).await;
             }
         }
+        let mut tokens = Vec::new();
+        for session in &self.sessions {
+            tokens.push(session.token().await.ok());
+        }
         // So that those who share it have heard of it.
-        tokio::time::sleep(Duration::from_secs(40)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
         self.check_quiet();
         let stored = self.stored();
         for (number, session) in self.sessions.iter().enumerate() {
-            let status = session.status();
-            let answer = answers[number];
-            if !status.is_logged_in() {
+            let Some(stored) = stored.as_ref().filter(|_| session.status().is_logged_in()) else {
+                continue;
+            };
+            let pair = Pair::of(stored);
+            let wrong = |what: &str| self.wrong("P3", what, number);
+            if self.book.is_stray(pair.login) {
                 continue;
             }
-            let Some(stored) = &stored else { continue };
-            let (pair, newest) = (Pair::of(stored), self.book.newest(Pair::of(stored).login));
-            let wrong = |what: &str| {
-                violated(
-                    "P3",
-                    &format!(
-                        "{what}: session {number} is {status:?} and was answered {answer:?}, the store has {stored:?}, the issuer's newest is {newest:?}"
-                    ),
-                )
-            };
             let is_sound = self.book.is_sound(pair.login);
-            if is_sound && answer != Some(StatusCode::OK) {
-                wrong("the login is good, and the session does not work");
-            }
-            if is_sound && Pair::of_refresh(stored) != Some(newest) {
-                wrong("the newest refresh token is lost");
-            }
-            if answer == Some(StatusCode::OK) {
-                let Ok(token) = session.token().await else {
-                    wrong("there is no token")
-                };
-                if Pair::parse(token.expose()) != pair {
-                    wrong("the session has another token than the store");
+            let is_answered = answers[number] == Some(StatusCode::OK);
+            match (is_sound, is_answered) {
+                (true, false) => wrong("the login is good, and its requests are rejected"),
+                (false, false) => wrong("the issuer has ended this login, and nobody was told"),
+                (true, true) if Pair::of_refresh(stored) != Some(self.book.newest(pair.login)) => {
+                    wrong("the newest refresh token is lost");
                 }
-            } else if !is_sound {
-                wrong("the issuer does not go on with this login, and nobody was told");
+                _ => {}
+            }
+            let token = tokens[number]
+                .as_ref()
+                .map(|token| Pair::parse(token.expose()));
+            if is_answered && self.shared.is_none() && token != Some(pair) {
+                wrong("the session has another token than the store");
             }
         }
     }
@@ -555,18 +569,26 @@ async fn dropped<F: Future>(future: F) -> Option<F::Output> {
 struct Acting<'a> {
     book: &'a Book,
     act: usize,
+    is_done: bool,
 }
 
 impl<'a> Acting<'a> {
     fn new(book: &'a Book, session: usize, login: Option<usize>) -> Self {
-        let act = book.act_begins(session, login);
-        Self { book, act }
+        Self {
+            book,
+            act: book.act_begins(session, login),
+            is_done: false,
+        }
+    }
+
+    fn is_over(mut self, is_done: bool) {
+        self.is_done = is_done;
     }
 }
 
 impl Drop for Acting<'_> {
     fn drop(&mut self) {
-        self.book.act_ends(self.act);
+        self.book.act_ends(self.act, self.is_done);
     }
 }
 

@@ -32,6 +32,7 @@ const PLAIN: World = World {
     calls: &[Call::Fast, Call::Slow],
     wire: Pause::Mixed(1..2000),
     disk: Pause::Mixed(1..1400),
+    cool_down: Duration::from_secs(1),
     quarantine: Duration::from_secs(20),
     grace: None,
     lifetime: None,
@@ -58,6 +59,15 @@ const ALL_ACTS: &[Act] = &[
     Act::Expire,
     Act::Expire,
     Act::Wait,
+];
+
+const SLOW_ACTS: &[Act] = &[
+    Act::Request,
+    Act::Request,
+    Act::Request,
+    Act::Refresh,
+    Act::Wait,
+    Act::Expire,
 ];
 
 const ALL_ANSWERS: &[Answer] = &[
@@ -181,9 +191,12 @@ pub const WORLDS: &[World] = &[
     // Each call of the store takes seconds, and what is in doubt is left alone for a short time only.
     World {
         name: "shared-slow",
+        acts: SLOW_ACTS,
         calls: &[Call::Slow],
-        disk: Pause::Millis(1..2900),
-        quarantine: Duration::from_secs(4),
+        wire: Pause::Millis(1..7000),
+        disk: Pause::Millis(1..1450),
+        cool_down: Duration::from_millis(10),
+        quarantine: Duration::from_secs(2),
         answers: &[Answer::Give, Answer::Give, Answer::Fail, Answer::Hang],
         ..SHARED
     },
@@ -196,7 +209,12 @@ pub const WORLDS: &[World] = &[
     },
     World {
         name: "shared-late",
+        acts: SLOW_ACTS,
         calls: &[Call::Slow],
+        wire: Pause::Mixed(1..7000),
+        disk: Pause::Mixed(1..1450),
+        cool_down: Duration::from_millis(10),
+        quarantine: Duration::from_secs(4),
         answers: &[Answer::Give, Answer::Give, Answer::Fail, Answer::Hang],
         is_late: true,
         ..SHARED
