@@ -41,11 +41,10 @@ struct Inner {
     dead: BTreeSet<Pair>,
     /// Logins that the API calls over for good.
     finals: BTreeSet<usize>,
-    /// Pairs that a store has been given, and those that a store was to be given and said no, or nothing.
+    /// Pairs that a store has held.
     saved: BTreeSet<Pair>,
-    unsaved: BTreeSet<Pair>,
-    /// Calls of a store that failed, or had no answer.
-    failures: usize,
+    /// Calls of a store that failed, or had no answer: whose, and when.
+    failures: Vec<(usize, Moment)>,
     /// Calls of [`Session::refresh`](tower_token_refresh::Session::refresh) that are not over, and when the last one
     /// was.
     refreshes: usize,
@@ -75,6 +74,7 @@ struct Presented {
     session: usize,
     refresh: Pair,
     at: Duration,
+    moment: Moment,
     end: End,
 }
 
@@ -200,15 +200,19 @@ impl Book {
                 let in_time = apart >= self.world.quarantine
                     || self.world.grace.is_some_and(|grace| apart <= grace);
                 // Whoever has heard from the issuer could not store it, or was late to.
-                let has_store = self.world.store == Kind::Own || inner.failures == 0;
-                let is_excused = in_time && (self.world.is_late || !has_store);
+                let has_failed = |(session, moment): &(usize, Moment)| {
+                    *session == before.session && *moment > before.moment
+                };
+                let is_away =
+                    self.world.store == Kind::Shared && inner.failures.iter().any(has_failed);
+                let is_excused = in_time && (self.world.is_late || is_away);
                 let may = match before.end {
                     End::NotProcessed => true,
                     End::Unknown => in_time,
                     End::Open => is_excused,
                     End::Answered => is_excused || is_outside,
                     // P6: where the store could not be read again, it is tried once more.
-                    End::Refused => is_excused || inner.failures > 0,
+                    End::Refused => is_excused || !inner.failures.is_empty(),
                 };
                 if !may {
                     violated(
@@ -227,6 +231,7 @@ impl Book {
                 session,
                 refresh,
                 at: now,
+                moment: inner.moment,
                 end: End::Open,
             });
             inner.presented.len() - 1
@@ -309,16 +314,14 @@ impl Book {
         self.with(|inner| inner.logins[login].has_lost = true);
     }
 
-    /// A pair was given to the store, and whether that says so.
-    pub fn stored(&self, tokens: Option<&TokenSet>, is_done: bool) {
-        self.with(|inner| {
-            inner.failures += usize::from(!is_done);
-            let pairs = match is_done {
-                true => &mut inner.saved,
-                false => &mut inner.unsaved,
-            };
-            pairs.extend(tokens.map(Pair::of));
-        });
+    /// A store holds these.
+    pub fn stored(&self, tokens: Option<&TokenSet>) {
+        self.with(|inner| inner.saved.extend(tokens.map(Pair::of)));
+    }
+
+    /// A call of the store of this session has failed, or was given up.
+    pub fn store_fails(&self, session: usize) {
+        self.with(|inner| inner.failures.push((session, inner.moment)));
     }
 
     pub fn refresh_begins(&self) {
@@ -454,7 +457,7 @@ impl Book {
 
     /// P13, where no store has failed so far, and nobody has waited for one in vain.
     fn check_saved(&self, inner: &Inner, pair: Pair) {
-        let is_excused = self.world.is_late || inner.failures > 0;
+        let is_excused = self.world.is_late || !inner.failures.is_empty();
         if !is_excused && !inner.saved.contains(&pair) {
             violated("P13", &format!("{pair:?} is used before it is saved"));
         }
@@ -530,7 +533,7 @@ impl Book {
 
     /// How often a store has failed.
     pub fn failures(&self) -> usize {
-        self.lock().failures
+        self.lock().failures.len()
     }
 }
 

@@ -78,13 +78,13 @@ impl<T: Send + 'static> Kept<T> {
     /// Does `work` on what is kept, as this call goes.
     async fn call<R: Send + 'static>(
         self: &Arc<Self>,
+        session: usize,
         what: &'static str,
-        tokens: Option<&TokenSet>,
         work: impl FnOnce(&Self) -> R + Send + 'static,
     ) -> Result<R, BoxError> {
         let mut unanswered = Unanswered {
             book: &self.book,
-            tokens,
+            session,
             is_answered: false,
         };
         let call = match self.book.is_healthy() {
@@ -136,14 +136,14 @@ impl<T: Send + 'static> Kept<T> {
 /// A call that has no answer yet, and perhaps will never have one.
 struct Unanswered<'a> {
     book: &'a Book,
-    tokens: Option<&'a TokenSet>,
+    session: usize,
     is_answered: bool,
 }
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.book.stored(self.tokens, false);
+            self.book.store_fails(self.session);
         }
     }
 }
@@ -164,27 +164,27 @@ impl OwnStore {
 
     /// It held these before.
     pub fn fill(&self, tokens: TokenSet) {
-        self.0.book.stored(Some(&tokens), true);
+        self.0.book.stored(Some(&tokens));
         *self.0.lock() = Some(tokens);
     }
 }
 
 impl TokenStore for OwnStore {
     async fn load(&self) -> Result<Option<TokenSet>, BoxError> {
-        self.0.call("load", None, |kept| kept.lock().clone()).await
+        self.0.call(0, "load", |kept| kept.lock().clone()).await
     }
 
     async fn save(&self, tokens: &TokenSet) -> Result<(), BoxError> {
         let new = tokens.clone();
-        let saved = self.0.call("save", Some(tokens), move |kept| {
-            kept.book.stored(Some(&new), true);
+        let saved = self.0.call(0, "save", move |kept| {
+            kept.book.stored(Some(&new));
             kept.write(Some(new));
         });
         saved.await
     }
 
     async fn clear(&self) -> Result<(), BoxError> {
-        self.0.call("clear", None, |kept| kept.write(None)).await
+        self.0.call(0, "clear", |kept| kept.write(None)).await
     }
 }
 
@@ -193,6 +193,8 @@ impl TokenStore for OwnStore {
 pub struct SharedStore {
     kept: Arc<Kept<Record>>,
     version: Arc<watch::Sender<u64>>,
+    /// Whose face of it this is.
+    session: usize,
     /// Where it has a lock that dies with its holder.
     lock: Option<Arc<tokio::sync::Mutex<()>>>,
 }
@@ -202,7 +204,16 @@ impl SharedStore {
         Self {
             kept: Arc::new(Kept::new(book, world, Record::empty())),
             version: Arc::new(watch::channel(0).0),
+            session: 0,
             lock: world.has_lock.then(Arc::default),
+        }
+    }
+
+    /// As this session sees it.
+    pub fn of(&self, session: usize) -> Self {
+        Self {
+            session,
+            ..self.clone()
         }
     }
 
@@ -213,7 +224,7 @@ impl SharedStore {
 
     /// It held these before.
     pub fn fill(&self, tokens: TokenSet) {
-        self.kept.book.stored(Some(&tokens), true);
+        self.kept.book.stored(Some(&tokens));
         let mut record = self.kept.lock();
         if let Ok(filled) = record.with_login(tokens, tokio::model::wall()) {
             *record = filled;
@@ -224,18 +235,18 @@ impl SharedStore {
 impl SharedTokenStore for SharedStore {
     async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
         let read = |kept: &Kept<Record>| (kept.lock().clone(), tokio::model::wall());
-        self.kept.call("read", None, read).await
+        self.kept.call(self.session, "read", read).await
     }
 
     async fn swap(&self, version: u64, record: &Record) -> Result<Swap, BoxError> {
         let (new, told) = (record.clone(), self.version.clone());
-        let swapped = self.kept.call("swap", record.tokens(), move |kept| {
+        let swapped = self.kept.call(self.session, "swap", move |kept| {
             if kept.lock().version() != version {
                 happened(|| format!("a conflict at version {version}"));
                 return Swap::Conflict;
             }
             happened(|| format!("version {} is {new:?}", new.version()));
-            kept.book.stored(new.tokens(), true);
+            kept.book.stored(new.tokens());
             let version = new.version();
             kept.write(new);
             told.send_replace(version);

@@ -195,7 +195,7 @@ impl Run {
                 .cool_down(world.cool_down, world.cool_down * 8);
             let builder = match world.store {
                 Kind::Own => builder.store(own.clone()),
-                Kind::Shared => builder.shared_store(shared.clone()),
+                Kind::Shared => builder.shared_store(shared.of(session)),
             };
             let builder = match world.lifetime {
                 Some(lifetime) => builder.refresh_ahead(lifetime / 4),
