@@ -314,6 +314,32 @@ impl Book {
         self.with(|inner| inner.logins[login].has_lost = true);
     }
 
+    /// Nobody has a claim on this refresh token any more, by the word of this session, which says whether it is in
+    /// doubt since.
+    pub fn claim_ends(&self, session: usize, refresh: Pair, is_in_doubt: bool) {
+        self.with(|inner| {
+            let is_out = |it: &&Presented| it.refresh == refresh && it.end == End::Open;
+            let Some(out) = inner.presented.iter().find(is_out) else {
+                return;
+            };
+            let has_failed =
+                |(whose, moment): &(usize, Moment)| *whose == out.session && *moment > out.moment;
+            let is_away = self.world.is_late || inner.failures.iter().any(has_failed);
+            let what = match is_in_doubt {
+                false => "given back",
+                true if !is_away => "taken away from a session that is alive",
+                true => return,
+            };
+            violated(
+                "P1",
+                &format!(
+                    "session {session}: the claim on {refresh:?} is {what}, and session {} has it under way",
+                    out.session
+                ),
+            );
+        });
+    }
+
     /// A store holds these.
     pub fn stored(&self, tokens: Option<&TokenSet>) {
         self.with(|inner| inner.saved.extend(tokens.map(Pair::of)));
@@ -468,7 +494,10 @@ impl Book {
         let Some(sent) = inner.requests.get(&request) else {
             return;
         };
-        if inner.logins[pair.login].is_stray {
+        // What others who share the store have done comes at its own time, and more so where that fails.
+        let is_shared = self.world.store == Kind::Shared;
+        let is_certain = !is_shared || !(self.world.is_late || !inner.failures.is_empty());
+        if inner.logins[pair.login].is_stray || !is_certain {
             return;
         }
         let of_it = |act: &&Act| act.session == sent.session;

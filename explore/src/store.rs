@@ -22,6 +22,7 @@ use tower_token_refresh::TokenSet;
 use tower_token_refresh::TokenStore;
 
 use crate::book::Book;
+use crate::names::Pair;
 use crate::report::happened;
 use crate::world::Pause;
 use crate::world::World;
@@ -239,13 +240,14 @@ impl SharedTokenStore for SharedStore {
     }
 
     async fn swap(&self, version: u64, record: &Record) -> Result<Swap, BoxError> {
-        let (new, told) = (record.clone(), self.version.clone());
+        let (new, told, session) = (record.clone(), self.version.clone(), self.session);
         let swapped = self.kept.call(self.session, "swap", move |kept| {
             if kept.lock().version() != version {
                 happened(|| format!("a conflict at version {version}"));
                 return Swap::Conflict;
             }
             happened(|| format!("version {} is {new:?}", new.version()));
+            check_claim(&kept.book, session, &kept.lock(), &new);
             kept.book.stored(new.tokens());
             let version = new.version();
             kept.write(new);
@@ -266,5 +268,22 @@ impl SharedTokenStore for SharedStore {
             Some(lock) => Some(StoreLock::new(lock.clone().lock_owned().await)),
             None => None,
         })
+    }
+}
+
+/// P1: what becomes of a claim says what is to be feared of the refresh token.
+fn check_claim(book: &Book, session: usize, old: &Record, new: &Record) {
+    let (Some(before), Some(after)) = (old.tokens(), new.tokens()) else {
+        return;
+    };
+    let refresh = Pair::of_refresh(before);
+    let is_same = Pair::of(before) == Pair::of(after) && refresh == Pair::of_refresh(after);
+    if let Some(refresh) = refresh
+        && is_same
+        && old.is_claimed()
+        && !new.is_claimed()
+    {
+        let tries = |tokens: &TokenSet| tokens.in_doubt().map_or(0, |doubt| doubt.tries);
+        book.claim_ends(session, refresh, tries(after) > tries(before));
     }
 }

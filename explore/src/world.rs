@@ -57,6 +57,8 @@ pub struct World {
     pub wire: Pause,
     pub disk: Pause,
     pub cool_down: Duration,
+    pub reissue_timeout: Duration,
+    pub store_timeout: Duration,
     pub quarantine: Duration,
     pub grace: Option<Duration>,
     /// How long an access token lives, if that is told: it is then refreshed ahead.
@@ -191,6 +193,8 @@ impl Run {
                 session,
             };
             let builder = Session::builder(issuer)
+                .reissue_timeout(world.reissue_timeout)
+                .store_timeout(world.store_timeout)
                 .lost_reply(policy.quarantine(world.quarantine))
                 .cool_down(world.cool_down, world.cool_down * 8);
             let builder = match world.store {

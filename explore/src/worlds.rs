@@ -33,6 +33,8 @@ const PLAIN: World = World {
     wire: Pause::Mixed(1..2000),
     disk: Pause::Mixed(1..1400),
     cool_down: Duration::from_secs(1),
+    reissue_timeout: Duration::from_secs(10),
+    store_timeout: Duration::from_secs(3),
     quarantine: Duration::from_secs(20),
     grace: None,
     lifetime: None,
@@ -192,12 +194,15 @@ pub const WORLDS: &[World] = &[
     World {
         name: "shared-slow",
         acts: SLOW_ACTS,
+        begins: Begins::Stored,
         calls: &[Call::Slow],
-        wire: Pause::Millis(1..7000),
-        disk: Pause::Millis(1..1900),
+        wire: Pause::Millis(1..20_000),
+        disk: Pause::Millis(1..620),
         cool_down: Duration::from_millis(10),
+        reissue_timeout: Duration::from_secs(50),
+        store_timeout: Duration::from_secs(1),
         quarantine: Duration::from_secs(2),
-        answers: &[Answer::Give, Answer::Give, Answer::Fail, Answer::Hang],
+        answers: &[Answer::Give, Answer::Give, Answer::Fail, Answer::Fail],
         ..SHARED
     },
     World {
@@ -209,13 +214,23 @@ pub const WORLDS: &[World] = &[
     },
     World {
         name: "shared-late",
-        acts: SLOW_ACTS,
-        calls: &[Call::Slow],
-        wire: Pause::Mixed(1..7000),
-        disk: Pause::Mixed(1..1900),
+        acts: &[Act::Request, Act::Request, Act::Refresh, Act::Expire],
+        begins: Begins::Stored,
+        answers: &[Answer::Give, Answer::Fail, Answer::Fail],
+        calls: &[Call::Fast, Call::Slow],
+        wire: Pause::Steps(6),
+        disk: Pause::Steps(6),
         cool_down: Duration::from_millis(10),
-        quarantine: Duration::from_secs(4),
-        answers: &[Answer::Give, Answer::Give, Answer::Fail, Answer::Hang],
+        quarantine: Duration::from_secs(120),
+        is_late: true,
+        ..SHARED
+    },
+    // And all that the users do.
+    World {
+        name: "shared-late-acts",
+        acts: ALL_ACTS,
+        calls: &[Call::Slow],
+        quarantine: Duration::from_secs(120),
         is_late: true,
         ..SHARED
     },
