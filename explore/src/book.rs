@@ -49,6 +49,8 @@ struct Inner {
     /// was.
     refreshes: usize,
     refreshed: Moment,
+    /// Who had the claim on the shared record last, and since when.
+    claim: Option<(usize, Moment)>,
     acts: Vec<Act>,
     requests: BTreeMap<usize, Sent>,
     is_healthy: bool,
@@ -314,11 +316,22 @@ impl Book {
         self.with(|inner| inner.logins[login].has_lost = true);
     }
 
+    /// This session has a claim from now on.
+    pub fn claim_begins(&self, session: usize) {
+        self.with(|inner| inner.claim = Some((session, inner.moment)));
+    }
+
     /// Nobody has a claim on this refresh token any more, by the word of this session, which says whether it is in
     /// doubt since.
     pub fn claim_ends(&self, session: usize, refresh: Pair, is_in_doubt: bool) {
         self.with(|inner| {
-            let is_out = |it: &&Presented| it.refresh == refresh && it.end == End::Open;
+            let Some((claimant, since)) = inner.claim else {
+                return;
+            };
+            let is_out = |it: &&Presented| {
+                let is_under_it = it.session == claimant && it.moment > since;
+                it.refresh == refresh && it.end == End::Open && is_under_it
+            };
             let Some(out) = inner.presented.iter().find(is_out) else {
                 return;
             };

@@ -273,6 +273,9 @@ impl SharedTokenStore for SharedStore {
 
 /// P1: what becomes of a claim says what is to be feared of the refresh token.
 fn check_claim(book: &Book, session: usize, old: &Record, new: &Record) {
+    if new.is_claimed() && !old.is_claimed() {
+        book.claim_begins(session);
+    }
     let (Some(before), Some(after)) = (old.tokens(), new.tokens()) else {
         return;
     };

@@ -44,6 +44,7 @@ use crate::error::RefreshError;
 use crate::reissue::ReissueError;
 use crate::reissue::ReissueErrorKind;
 use crate::reissue::ReissueRequest;
+use crate::seeded::seeded;
 use crate::store::Record;
 use crate::time::Now;
 use crate::time::timeout;
@@ -182,6 +183,9 @@ impl Drop for Turn {
 /// Ends when a login or a logout has settled this attempt. Abandoning it is no reason to stop: its
 /// result may still count.
 async fn superseded(mut outcome: watch::Receiver<Option<Outcome>>) {
+    if seeded!(StragglerEnds) {
+        return std::future::pending().await;
+    }
     let is_over =
         |outcome: &Option<Outcome>| matches!(outcome, Some(Err(error)) if error.is_session_ended());
     if outcome.wait_for(is_over).await.is_err() {
@@ -436,6 +440,9 @@ impl Guard {
         match answer {
             Some(Ok(answer)) => answer,
             Some(Err(_)) => Err(ReissueError::unknown("the reissuer panicked")),
+            None if seeded!(GateFreedOnTimeout) => {
+                Err(ReissueError::transient("no answer in time"))
+            }
             None => Err(ReissueError::unknown(
                 "no answer in the time allowed for a reissue",
             )),
@@ -549,9 +556,13 @@ impl Guard {
     async fn commit(mut self, fetched: Fetched) {
         let fetched = Box::new(fetched);
         self.on_drop = Some(Completion::Installed(fetched.clone(), false));
-        if !self.coordinator.lock().state.counts(self.start.number) {
+        let counts = self.coordinator.lock().state.counts(self.start.number);
+        if !counts && !seeded!(EpochUnchecked) {
             self.coordinator.offer(&self.start, fetched.tokens);
             return self.disarm();
+        }
+        if seeded!(PublishedBeforeSaved) {
+            self.finish(Completion::Installed(fetched.clone(), true));
         }
         let completion = self.save(fetched).await;
         let late = match &completion {
@@ -693,6 +704,10 @@ impl Coordinator {
             running.as_ref().map_or(0, |running| running.joined),
         );
         if let Some(running) = running {
+            if seeded!(PanicUnsettled) && outcome.as_ref().is_err_and(is_panic) {
+                std::mem::forget(running);
+                return true;
+            }
             running.outcome.send_replace(Some(outcome));
         }
         true
@@ -801,6 +816,12 @@ impl fmt::Debug for Guard {
             .field("start", &self.start)
             .finish_non_exhaustive()
     }
+}
+
+/// For a seeded fault: did the reissuer panic?
+fn is_panic(error: &RefreshError) -> bool {
+    let source = std::error::Error::source(error).and_then(std::error::Error::source);
+    source.is_some_and(|source| source.to_string().contains("panicked"))
 }
 
 /// The refresh token may be spent, and nothing came back for it.
