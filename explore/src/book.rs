@@ -509,7 +509,7 @@ impl Book {
         };
         // What others who share the store have done comes at its own time, and more so where that fails.
         let is_shared = self.world.store == Kind::Shared;
-        let is_certain = !is_shared || !(self.world.is_late || !inner.failures.is_empty());
+        let is_certain = !is_shared || (!self.world.is_late && inner.failures.is_empty());
         if inner.logins[pair.login].is_stray || !is_certain {
             return;
         }

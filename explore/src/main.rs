@@ -26,8 +26,10 @@ use crate::worlds::PAIR;
 use crate::worlds::WORLDS;
 
 const USAGE: &str = "\
-explore [--schedules N] [--world NAME] [--scheduler random|pct|dfs] [--seed N]
+explore [--schedules N] [--world NAME] [--scheduler random|pct] [--seed N]
     explores so many schedules (10,000 unless set) of all worlds, or of this one, from this seed on
+explore --scheduler dfs [--schedules N] [--interruptions N]
+    explores all schedules of two tasks in which somebody is interrupted no more than so often (once unless set)
 explore --world NAME --scheduler random|pct --replay SEED
     explores one schedule again, and tells what happens in it
 It exits with 1 when a promise is broken, and with 2 for wrong usage.";
@@ -43,6 +45,7 @@ struct Options {
     worlds: Vec<&'static World>,
     kinds: Vec<Kind>,
     seed: u64,
+    interruptions: usize,
     replay: Option<u64>,
 }
 
@@ -58,7 +61,11 @@ fn main() {
         }
         None if options.kinds[..] == [Kind::Dfs] => {
             let world = options.worlds[0];
-            explore(Explorer::exhaust(world, options.schedules))
+            explore(Explorer::exhaust(
+                world,
+                options.interruptions,
+                options.schedules,
+            ))
         }
         None => {
             let pairs = |world: &&'static World| {
@@ -97,6 +104,7 @@ fn options() -> Options {
         worlds: WORLDS.iter().collect(),
         kinds: vec![Kind::Random, Kind::Pct],
         seed: 1,
+        interruptions: 1,
         replay: None,
     };
     let mut has_world = false;
@@ -108,6 +116,9 @@ fn options() -> Options {
         let number = || value.parse().unwrap_or_else(|_| wrong(&value));
         match name.as_str() {
             "--schedules" => options.schedules = value.parse().unwrap_or_else(|_| wrong(&value)),
+            "--interruptions" => {
+                options.interruptions = value.parse().unwrap_or_else(|_| wrong(&value));
+            }
             "--seed" => options.seed = number(),
             "--replay" => options.replay = Some(number()),
             "--world" => {

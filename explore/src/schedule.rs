@@ -30,7 +30,8 @@ pub enum Kind {
     /// The one with the highest of priorities that are random, and that change at a few random steps
     /// (probabilistic concurrency testing).
     Pct,
-    /// All schedules there are, one after the other.
+    /// All schedules there are in which somebody is interrupted who could go on no more than so many times, one after
+    /// the other. Without that limit, those of even two tasks are too many.
     Dfs,
 }
 
@@ -122,7 +123,7 @@ pub struct Explorer {
 enum Chooser {
     Random(Noise),
     Pct(Noise, Priorities),
-    Dfs(Box<DfsScheduler>),
+    Dfs(Box<Exhaustion>),
 }
 
 impl Explorer {
@@ -145,12 +146,17 @@ impl Explorer {
         }
     }
 
-    /// All schedules of a world in which nothing is left to chance, but for no more than `most`.
-    pub fn exhaust(world: &'static World, most: usize) -> Self {
-        let all = DfsScheduler::new(Some(most), false);
+    /// All schedules of a world in which nothing is left to chance, with so many interruptions; but for no more than
+    /// `count`.
+    pub fn exhaust(world: &'static World, most: usize, count: usize) -> Self {
+        let all = DfsScheduler::new(Some(count), false);
         Self {
-            chooser: Chooser::Dfs(Box::new(all)),
-            ..Self::new(vec![(world, Kind::Dfs)], 0, most)
+            chooser: Chooser::Dfs(Box::new(Exhaustion {
+                all,
+                most,
+                preemptions: 0,
+            })),
+            ..Self::new(vec![(world, Kind::Dfs)], 0, count)
         }
     }
 }
@@ -177,7 +183,8 @@ impl Scheduler for Explorer {
                 let Chooser::Dfs(all) = &mut self.chooser else {
                     return None;
                 };
-                all.new_execution()?;
+                all.preemptions = 0;
+                all.all.new_execution()?;
             }
         }
         CURRENT.set(Some(Current {
@@ -224,10 +231,7 @@ impl Scheduler for Explorer {
             Chooser::Pct(_, priorities) => {
                 priorities.choose(others.map(|task| task.id()), current, is_yielding)
             }
-            Chooser::Dfs(all) => {
-                let others: Vec<&Task> = others.collect();
-                all.next_task(&others, current, is_yielding)
-            }
+            Chooser::Dfs(all) => all.choose(others.collect(), current, is_yielding),
         }
     }
 
@@ -243,6 +247,31 @@ impl Chooser {
             Self::Random(noise) | Self::Pct(noise, _) => noise.rng.u32(..) <= noise.passing,
             Self::Dfs(_) => false,
         }
+    }
+}
+
+struct Exhaustion {
+    all: DfsScheduler,
+    most: usize,
+    /// How often somebody was interrupted so far.
+    preemptions: usize,
+}
+
+impl Exhaustion {
+    fn choose(
+        &mut self,
+        mut runnable: Vec<&Task>,
+        current: Option<TaskId>,
+        is_yielding: bool,
+    ) -> Option<TaskId> {
+        let of_current = |task: &&Task| Some(task.id()) == current;
+        let goes_on = !is_yielding && runnable.iter().any(of_current);
+        if goes_on && self.preemptions == self.most {
+            runnable.retain(of_current);
+        }
+        let next = self.all.next_task(&runnable, current, is_yielding);
+        self.preemptions += usize::from(goes_on && next != current);
+        next
     }
 }
 

@@ -47,8 +47,9 @@ pub struct World {
     pub has_lock: bool,
     /// Timers end at any moment past their time, while others still run; else only when nothing else can run.
     pub is_late: bool,
-    /// So many tasks, each with one to three of these acts.
+    /// So many tasks, each with one of these acts, or with as many more as this.
     pub tasks: RangeInclusive<usize>,
+    pub more: usize,
     pub acts: &'static [Act],
     pub begins: Begins,
     pub answers: &'static [Answer],
@@ -77,6 +78,8 @@ pub enum Kind {
 pub enum Begins {
     /// The store has a login, and nobody has read it.
     Stored,
+    /// The same, and the API does not take its token any more.
+    StoredExpired,
     /// The first session was logged in.
     LoggedIn,
     /// The same, and the API does not take its token any more.
@@ -222,8 +225,8 @@ impl Run {
     async fn live(self) {
         self.begin().await;
         let followers: Vec<_> = match self.world.store {
-            Kind::Own => self.sessions.iter().map(follow).collect(),
-            Kind::Shared => Vec::new(),
+            Kind::Own if self.world.more > 0 => self.sessions.iter().map(follow).collect(),
+            _ => Vec::new(),
         };
         let count = fastrand::usize(self.world.tasks.clone());
         let tasks: Vec<_> = (0..count).map(|_| self.task()).collect();
@@ -251,7 +254,7 @@ impl Run {
     async fn begin(&self) {
         let first = self.book.log_in();
         match self.world.begins {
-            Begins::Stored => {
+            Begins::Stored | Begins::StoredExpired => {
                 if let Some(store) = &self.own {
                     store.fill(self.tokens(first));
                 }
@@ -265,7 +268,7 @@ impl Run {
             }
             Begins::LoggedIn | Begins::Expired => self.log_in(0, first).await,
         }
-        if self.world.begins == Begins::Expired {
+        if matches!(self.world.begins, Begins::Expired | Begins::StoredExpired) {
             self.book.expire();
         }
     }
@@ -281,7 +284,7 @@ impl Run {
     fn task(&self) -> JoinHandle<()> {
         let this = self.clone();
         let session = fastrand::usize(..self.sessions.len());
-        let acts: Vec<Act> = (0..fastrand::usize(1..4))
+        let acts: Vec<Act> = (0..=fastrand::usize(..=self.world.more))
             .filter_map(|_| fastrand::choice(self.world.acts).copied())
             .collect();
         shuttle::future::spawn(async move {
@@ -305,7 +308,7 @@ impl Run {
                 let time = Duration::from_millis(fastrand::u64(..8000));
                 let request = pin!(self.request(session));
                 let timer = pin!(tokio::time::sleep(time));
-                drop(futures_util::future::select(request, timer).await);
+                let _ = futures_util::future::select(request, timer).await;
             }
             Act::Token => drop(self.sessions[session].token().await),
             Act::Refresh => {
@@ -325,7 +328,7 @@ impl Run {
                 let logout = self.sessions[session].logout();
                 match fastrand::u8(..3) {
                     0 => drop(dropped(logout).await),
-                    _ => acting.is_over(logout.await.is_ok()),
+                    _ => acting.end(logout.await.is_ok()),
                 }
             }
             Act::Adopt => self.adopt(session).await,
@@ -364,7 +367,7 @@ impl Run {
         let login = self.sessions[session].login(self.tokens(pair));
         match self.world.acts.contains(&Act::Login) && fastrand::u8(..3) == 0 {
             true => drop(dropped(login).await),
-            false => acting.is_over(login.await.is_ok()),
+            false => acting.end(login.await.is_ok()),
         }
     }
 
@@ -585,7 +588,7 @@ impl<'a> Acting<'a> {
         }
     }
 
-    fn is_over(mut self, is_done: bool) {
+    fn end(mut self, is_done: bool) {
         self.is_done = is_done;
     }
 }

@@ -18,6 +18,7 @@ const PLAIN: World = World {
     has_lock: false,
     is_late: false,
     tasks: 2..=16,
+    more: 2,
     acts: &[
         Act::Request,
         Act::Request,
@@ -240,7 +241,9 @@ pub const WORLDS: &[World] = &[
 pub const PAIR: &World = &World {
     name: "pair",
     tasks: 2..=2,
+    more: 0,
     acts: &[Act::Request],
+    begins: Begins::StoredExpired,
     calls: &[Call::Fast],
     wire: Pause::Steps(0),
     ..PLAIN
