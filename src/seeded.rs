@@ -56,6 +56,10 @@ faults! {
     StragglerEnds,
     /// A rejection of an older token is held against the newer one.
     LateRejectionCounts,
+    /// An attempt gives back the claim of another.
+    ClaimOfAnother,
+    /// The claim of an attempt that is under way is forgotten, and not renewed any more.
+    ClaimForgotten,
 }
 
 /// Does the environment name this fault? One that it names and nobody knows ends the process: a run
