@@ -44,11 +44,8 @@ use crate::error::RefreshError;
 use crate::reissue::ReissueError;
 use crate::reissue::ReissueErrorKind;
 use crate::reissue::ReissueRequest;
-<<<<<<< HEAD
-use crate::seeded::seeded;
-=======
 use crate::say::say;
->>>>>>> main
+use crate::seeded::seeded;
 use crate::store::Record;
 use crate::time::Now;
 use crate::time::timeout;
@@ -146,7 +143,10 @@ async fn transact(mut guard: Guard, gate: Gate) {
         }
         // It has not got through the gate: there is nothing that it could write, or give back.
         Some(Err(error)) => {
-            guard.fail(error);
+            guard.finish(Completion::Failed(error, None));
+            if seeded!(ClaimOfAnother) && guard.leave_turn() {
+                guard.set_right().await;
+            }
             None
         }
         None => {
