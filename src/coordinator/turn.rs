@@ -34,8 +34,8 @@ use crate::error::BoxError;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
-                Some(_) if seeded!(NoSecondLook) => {}
 use crate::say::say;
+use crate::seeded::seeded;
 use crate::store::Record;
 use crate::store::StoreLock;
 use crate::store::Swap;
