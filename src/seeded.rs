@@ -15,14 +15,12 @@ macro_rules! seeded {
 }
 
 #[cfg(not(seeded_faults))]
-#[allow(unused_macros, reason = "no fault is seeded yet")]
 macro_rules! seeded {
     ($fault:ident) => {
         false
     };
 }
 
-#[allow(unused_imports, reason = "no fault is seeded yet")]
 pub(crate) use seeded;
 
 #[cfg(seeded_faults)]
@@ -41,7 +39,28 @@ macro_rules! faults {
 }
 
 #[cfg(seeded_faults)]
-faults! {}
+faults! {
+    /// Attempts to get a token do not look whether somebody else has fetched one meanwhile.
+    NoSecondLook,
+    /// New tokens are used before the store has them.
+    PublishedBeforeSaved,
+    /// A reissue that has timed out makes room for the next one, as if nothing were under way.
+    GateFreedOnTimeout,
+    /// After a failure, nobody tries again for this token.
+    FailureKept,
+    /// Tokens of one login are installed in the next.
+    EpochUnchecked,
+    /// Those who wait are told nothing when the reissuer panics.
+    PanicUnsettled,
+    /// An attempt of the login before ends the one that has taken its place.
+    StragglerEnds,
+    /// A rejection of an older token is held against the newer one.
+    LateRejectionCounts,
+    /// An attempt gives back the claim of another.
+    ClaimOfAnother,
+    /// The claim of an attempt that is under way is forgotten, and not renewed any more.
+    ClaimForgotten,
+}
 
 /// Does the environment name this fault? One that it names and nobody knows ends the process: a run
 /// that seeds nothing would pass for one that found nothing.

@@ -45,7 +45,9 @@ use crate::reissue::ReissueError;
 use crate::reissue::ReissueErrorKind;
 use crate::reissue::ReissueRequest;
 use crate::say::say;
+use crate::seeded::seeded;
 use crate::store::Record;
+use crate::time::Now;
 use crate::time::timeout;
 use crate::token::RefreshToken;
 use crate::token::TokenSet;
@@ -141,7 +143,10 @@ async fn transact(mut guard: Guard, gate: Gate) {
         }
         // It has not got through the gate: there is nothing that it could write, or give back.
         Some(Err(error)) => {
-            guard.fail(error);
+            guard.finish(Completion::Failed(error, None));
+            if seeded!(ClaimOfAnother) && guard.leave_turn() {
+                guard.set_right().await;
+            }
             None
         }
         None => {
@@ -187,6 +192,9 @@ impl Drop for Turn {
 /// Ends when a login or a logout has settled this attempt. Abandoning it is no reason to stop: its
 /// result may still count.
 async fn superseded(mut outcome: watch::Receiver<Option<Outcome>>) {
+    if seeded!(StragglerEnds) {
+        return std::future::pending().await;
+    }
     let is_over =
         |outcome: &Option<Outcome>| matches!(outcome, Some(Err(error)) if error.is_session_ended());
     if outcome.wait_for(is_over).await.is_err() {
@@ -444,6 +452,9 @@ impl Guard {
         match answer {
             Some(Ok(answer)) => answer,
             Some(Err(_)) => Err(ReissueError::unknown("the reissuer panicked")),
+            None if seeded!(GateFreedOnTimeout) => {
+                Err(ReissueError::transient("no answer in time"))
+            }
             None => Err(ReissueError::unknown(
                 "no answer in the time allowed for a reissue",
             )),
@@ -557,9 +568,13 @@ impl Guard {
     async fn commit(mut self, fetched: Fetched) {
         let fetched = Box::new(fetched);
         self.on_drop = Some(Completion::Installed(fetched.clone(), false));
-        if !self.coordinator.lock().state.counts(self.start.number) {
+        let counts = self.coordinator.lock().state.counts(self.start.number);
+        if !counts && !seeded!(EpochUnchecked) {
             self.coordinator.offer(&self.start, fetched.tokens);
             return self.disarm();
+        }
+        if seeded!(PublishedBeforeSaved) {
+            self.finish(Completion::Installed(fetched.clone(), true));
         }
         let completion = self.save(fetched).await;
         let late = match &completion {
@@ -714,6 +729,10 @@ impl Coordinator {
         }
         let joined = running.as_ref().map_or(0, |running| running.joined);
         if let Some(running) = running {
+            if seeded!(PanicUnsettled) && outcome.as_ref().is_err_and(is_panic) {
+                std::mem::forget(running);
+                return true;
+            }
             running.outcome.send_replace(Some(outcome.clone()));
         }
         // Last: a subscriber is somebody else's code, which may take its time, or panic.
@@ -858,6 +877,12 @@ impl fmt::Debug for Guard {
     }
 }
 
+/// For a seeded fault: did the reissuer panic?
+fn is_panic(error: &RefreshError) -> bool {
+    let source = std::error::Error::source(error).and_then(std::error::Error::source);
+    source.is_some_and(|source| source.to_string().contains("panicked"))
+}
+
 /// The refresh token may be spent, and nothing came back for it.
 fn is_lost(answer: &Asked) -> bool {
     matches!(answer, Err(error) if error.kind == ReissueErrorKind::Unknown && error.rotated.is_none())
@@ -869,7 +894,5 @@ pub(super) fn failed(error: RefreshError) -> Completion {
 
 /// By the wall clock: these tokens were fetched in another process.
 fn has_expired(tokens: &TokenSet) -> bool {
-    tokens
-        .expires_at()
-        .is_some_and(|at| at <= std::time::SystemTime::now())
+    tokens.expires_at().is_some_and(|at| at <= Now::read().wall)
 }
