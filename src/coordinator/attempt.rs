@@ -779,7 +779,8 @@ impl Coordinator {
                     (Settled::Loaded(token), tokens.map(|tokens| (*tokens, true)))
                 }
                 Completion::Refused(error) => (Settled::Refused(error), None),
-                Completion::Saved(saved) => (Settled::Saved(saved), None),
+                // Where its own write has failed, another transaction may have written the same since.
+                Completion::Saved(saved) => (Settled::Saved(saved || !inner.dirty), None),
                 Completion::TakenOver(found) => {
                     let (token, error) = self.other_login(&found, now);
                     record = Some(*found);
