@@ -31,6 +31,7 @@ use crate::grpc;
 use crate::options::Options;
 use crate::replay::Kept;
 use crate::replay::ReplayBody;
+use crate::say::say;
 use crate::session::Session;
 use crate::time::timeout;
 use crate::token::Stamp;
@@ -455,7 +456,7 @@ fn is_no_rejection(verdict: Verdict) -> bool {
 
 /// The server's own answer, and why it was not made good.
 fn explain<ResBody>(mut response: Response<ResBody>, why: RefreshError) -> Response<ResBody> {
-    tracing::debug!(%why, status = %response.status(), "a rejection is returned");
+    say(|| tracing::debug!(%why, status = %response.status(), "a rejection is returned"));
     response.extensions_mut().insert(why);
     response
 }
