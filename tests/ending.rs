@@ -7,16 +7,24 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use http::HeaderMap;
+use http::Request;
+use http::Response;
 use http::StatusCode;
+use http::header::AUTHORIZATION;
+use http::header::CONTENT_TYPE;
+use http_body_util::Full;
 use support::Client;
 use support::Script;
 use support::World;
 use support::refresh_error;
 use tower::Layer;
+use tower::service_fn;
 use tower_token_refresh::BoxError;
 use tower_token_refresh::EndReason;
+use tower_token_refresh::ErrorCodes;
 use tower_token_refresh::SessionStatus;
 use tower_token_refresh::TokenRefreshLayer;
 use tower_token_refresh::TokenSet;
@@ -215,6 +223,71 @@ async fn an_answer_declared_final_ends_the_session_without_a_reissue() {
     let why = client.get().await.unwrap().why.unwrap();
     assert_eq!(why.end_reason(), Some(EndReason::Rejected));
     assert_eq!(world.counts().reissues, 0);
+}
+
+// shows P6: what was said once for good is not unsaid by a later answer that says less.
+#[tokio::test(start_paused = true)]
+async fn a_plain_rejection_after_a_final_one_leaves_it_final() {
+    let world = World::new();
+    let (store, session) = world.stored(None);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let first_is_final = classify_fn(move |status, _| match status {
+        StatusCode::UNAUTHORIZED if calls.fetch_add(1, Ordering::Relaxed) == 0 => {
+            Verdict::EndSession
+        }
+        StatusCode::UNAUTHORIZED => Verdict::Refresh,
+        _ => Verdict::Accept,
+    });
+    let layer = TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap();
+    let layer = layer.classify(Arc::new(first_is_final));
+    let client = Client::new(layer.layer(world.api()));
+    session.login(world.tokens("u")).await.unwrap();
+    world.expire();
+    store.fail_loads(true);
+    for _ in 0..2 {
+        let why = client.get().await.unwrap().why.unwrap();
+        assert!(why.is_store(), "the end waits for a look at the store");
+    }
+    store.fail_loads(false);
+    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    let why = client.get().await.unwrap().why.unwrap();
+    assert_eq!(why.end_reason(), Some(EndReason::Rejected));
+    assert_eq!((world.counts().reissues, session.stats().ends), (0, 1));
+}
+
+/// An API that knows no token, and says more in the body of its answers to the second one.
+async fn refuse_with_codes<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, BoxError> {
+    let is_first = request.headers()[AUTHORIZATION] == "Bearer a-u-1";
+    let code = if is_first { "T-002" } else { "T-003" };
+    let body = Full::from(format!(r#"{{"code":"{code}"}}"#));
+    let response = Response::builder().status(StatusCode::UNAUTHORIZED);
+    let response = response.header(CONTENT_TYPE, "application/json");
+    Ok(response.body(body)?)
+}
+
+// shows P6: where the verdict is in the body, that of the second answer is looked at as well.
+#[tokio::test]
+async fn a_code_in_the_body_of_the_second_answer_ends_the_session() {
+    for ends in [true, false] {
+        let world = World::new();
+        let session = world.logged_in("u").await;
+        let codes = ErrorCodes::json("/code").expired("T-002");
+        let codes = if ends {
+            codes.ended("T-003")
+        } else {
+            codes.expired("T-003")
+        };
+        let layer = TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap();
+        let layer = layer.classify(codes);
+        let client = Client::new(layer.layer(service_fn(refuse_with_codes)));
+        let answer = client.get().await.unwrap();
+        assert_eq!(answer.body, r#"{"code":"T-003"}"#, "whole");
+        assert!(answer.why.is_some(), "ends: {ends}");
+        support::settle_down().await;
+        let reason = ends.then_some(EndReason::Rejected);
+        assert_eq!(session.status().end_reason(), reason);
+        assert_eq!(session.stats().replays, 1);
+    }
 }
 
 // shows B76: who follows the status may use the session at once.

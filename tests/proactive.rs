@@ -139,7 +139,11 @@ async fn a_refusal_ahead_of_expiry_lets_the_token_live_out_its_life() {
         settle_down().await;
     }
     assert_eq!((world.counts().reissues, session.stats().ends), (1, 0));
+    // To ask for it by hand changes nothing: the token still is good.
     assert!(session.refresh().await.unwrap_err().is_refused());
+    assert!(session.status().is_logged_in());
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+    assert_eq!((world.counts().reissues, session.stats().ends), (1, 0));
     advance(seconds(9)).await;
     let answer = client.get().await.unwrap();
     assert!(answer.why.unwrap().is_refused(), "now it has ended");
