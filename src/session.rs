@@ -423,8 +423,9 @@ impl SessionBuilder {
     }
 
     /// The pause after a reissue that failed for the time being: the first, and the longest; 1 s and
-    /// 60 s unless set. It doubles with each failure and is spread by up to a half. Rejections in it
-    /// get the server's answer with the last failure, at once.
+    /// 60 s unless set. It doubles with each failure. Each is shortened at random, to no less than half
+    /// of it, so that many sessions do not come back together: the first takes 0.5 to 1 s. Rejections in
+    /// it get the server's answer with the last failure, at once.
     pub fn cool_down(mut self, first: Duration, longest: Duration) -> Self {
         self.cool_down = (first, longest);
         self

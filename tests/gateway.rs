@@ -281,7 +281,7 @@ async fn a_login_in_the_same_browser_gets_none_of_the_requests_that_wait() -> Re
     Ok(())
 }
 
-// shows B39, P7: sessions share nothing, and one that is over leaves.
+// shows B39, P7: sessions share no token and no refresh, and one that is over leaves.
 #[tokio::test]
 async fn an_ended_session_ends_for_one_user_only() -> Result<()> {
     let (server, backend) = Gated::start().await;
