@@ -106,6 +106,36 @@ async fn the_pause_after_a_failure_is_a_second_at_first_and_a_minute_at_last() {
     assert_eq!(longest, seconds(60));
 }
 
+// shows B109: many that fail together do not come back together.
+#[tokio::test(start_paused = true)]
+async fn the_pauses_of_many_sessions_are_spread() {
+    const MANY: usize = 64;
+    let world = World::new();
+    let mut paused = Vec::new();
+    for n in 0..MANY {
+        let session = world.logged_in(&format!("u{n}")).await;
+        world.script(Script::Transient);
+        session.refresh().await.unwrap_err();
+        paused.push(session);
+    }
+    let mut back = Vec::new();
+    for _ in 0..10 {
+        advance(millis(100)).await;
+        let mut left = Vec::new();
+        for session in paused.drain(..) {
+            if session.refresh().await.is_err() {
+                left.push(session);
+            }
+        }
+        paused = left;
+        back.push(MANY - paused.len());
+    }
+    assert_eq!(back[3], 0, "before half a second: {back:?}");
+    assert_eq!(back[9], MANY, "after a whole one: {back:?}");
+    let at_once = back.windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(at_once.max() < Some(MANY * 2 / 3), "{back:?}");
+}
+
 // shows B54, P5: one that succeeds is no longer counted among the failures.
 #[tokio::test(start_paused = true)]
 async fn after_a_success_the_pauses_begin_anew() {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -63,7 +65,7 @@ async fn a_refusal_ends_the_session_for_everybody_once() {
 }
 
 // shows B65, B66, P7
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn after_the_end_requests_go_out_bare_and_the_issuer_is_left_alone() {
     let world = World::new();
     let session = world.logged_in("u").await;
@@ -71,11 +73,14 @@ async fn after_the_end_requests_go_out_bare_and_the_issuer_is_left_alone() {
     world.expire();
     world.script(Script::Refuse);
     client.get().await.unwrap();
+    let begun = tokio::time::Instant::now();
     for answer in join_all((0..10).map(|_| client.get())).await {
         let answer = answer.unwrap();
         assert_eq!(answer.body, "the server's own words");
-        assert!(answer.why.unwrap().is_session_ended());
+        let reason = answer.why.unwrap().end_reason();
+        assert_eq!(reason, Some(EndReason::Refused), "the very same");
     }
+    assert_eq!(begun.elapsed(), Duration::ZERO, "nobody has waited");
     assert!(world.seen()[1..].iter().all(|seen| seen.token.is_none()));
     assert_eq!(world.counts().reissues, 1);
 }
@@ -159,6 +164,22 @@ async fn a_newer_pair_in_the_store_is_adopted_without_a_reissue() {
     assert_eq!((world.counts().reissues, session.stats().adopted), (0, 1));
 }
 
+// shows B133: what somebody else has fetched may have expired as well by then.
+#[tokio::test]
+async fn a_newer_pair_in_the_store_that_has_expired_is_refreshed_in_place_of_ours() {
+    let world = World::new();
+    let (store, session) = world.logged_in_and_stored("u").await;
+    let past = SystemTime::now() - Duration::from_secs(60);
+    store.put(Some(world.tokens("u").with_expires_at(past)));
+    world.expire();
+    let answer = world.client(&session).get().await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+    world.has_reissued(1);
+    assert_eq!(store.access_token().as_deref(), Some("a-u-3"));
+    let sent: Vec<_> = world.seen().into_iter().map(|seen| seen.token).collect();
+    assert_eq!(sent, [Some("a-u-1".to_owned()), Some("a-u-3".to_owned())]);
+}
+
 // shows P6, and B7 over B127: a store that cannot be read is no reason to end a session.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_ends_nothing_while_the_store_cannot_be_read() {
@@ -176,18 +197,19 @@ async fn a_refusal_ends_nothing_while_the_store_cannot_be_read() {
     assert!(request.await.unwrap().unwrap().why.unwrap().is_store());
     assert!(session.status().is_logged_in());
     store.fail_loads(false);
-    tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    tokio::time::advance(Duration::from_secs(2)).await;
     assert!(client.get().await.unwrap().why.unwrap().is_session_ended());
 }
 
-// shows B58, B124
+// shows B58, B59, B124: a reissuer that has nothing to give says so.
 #[tokio::test]
 async fn the_end_clears_the_store() {
     let world = World::new();
     let (store, session) = world.logged_in_and_stored("u").await;
     world.expire();
     world.script(Script::Refuse);
-    world.client(&session).get().await.unwrap();
+    let answer = world.client(&session).get().await.unwrap();
+    assert_eq!(answer.body, "the server's own words");
     support::settle_down().await;
     assert!(store.tokens().is_none());
     assert_eq!(*store.written.borrow(), 2, "one save, one clear");
@@ -249,7 +271,7 @@ async fn a_plain_rejection_after_a_final_one_leaves_it_final() {
         assert!(why.is_store(), "the end waits for a look at the store");
     }
     store.fail_loads(false);
-    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
     let why = client.get().await.unwrap().why.unwrap();
     assert_eq!(why.end_reason(), Some(EndReason::Rejected));
     assert_eq!((world.counts().reissues, session.stats().ends), (0, 1));
@@ -312,6 +334,60 @@ async fn a_subscriber_may_log_in_again_when_it_hears_of_the_end() {
     world.script(Script::Refuse);
     client.get().await.unwrap();
     assert_eq!(subscriber.await.unwrap(), StatusCode::OK);
+}
+
+// shows B78
+#[tokio::test]
+async fn a_subscriber_that_panics_harms_nobody() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    let follow = |panics: bool| {
+        let mut status = session.subscribe();
+        tokio::spawn(async move {
+            let ended = |status: &SessionStatus| status.end_reason().is_some();
+            let reason = status.wait_for(ended).await.unwrap().end_reason();
+            assert!(!panics, "scripted");
+            reason
+        })
+    };
+    let (bad, good) = (follow(true), follow(false));
+    // One that panics while it looks at the status, too.
+    let (mut third, waits) = (session.subscribe(), client.clone());
+    let looks = tokio::spawn(async move {
+        third.changed().await.unwrap();
+        let _looked_at = third.borrow();
+        panic!("scripted");
+    });
+    world.expire();
+    world.script(Script::Refuse);
+    let why = waits.get().await.unwrap().why.unwrap();
+    assert_eq!(why.end_reason(), Some(EndReason::Refused));
+    assert!(bad.await.unwrap_err().is_panic());
+    assert!(looks.await.unwrap_err().is_panic());
+    assert_eq!(good.await.unwrap(), Some(EndReason::Refused));
+    session.login(world.tokens("u")).await.unwrap();
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+}
+
+// shows B142: the last handle takes everything with it, a save that fails and is tried again, too.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_has_any_more_tells_and_writes_nothing() {
+    let world = World::new();
+    let (store, session) = world.stored(None);
+    let client = world.client(&session);
+    store.fail_writes(true);
+    session.login(world.tokens("u")).await.unwrap_err();
+    let mut status = session.subscribe();
+    drop(session);
+    status.mark_unchanged();
+    assert!(status.has_changed().is_ok(), "the client has it, too");
+    drop(client);
+    support::within(async { while status.changed().await.is_ok() {} }).await;
+    let written = *store.written.borrow();
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    support::settle_down().await;
+    assert_eq!(*store.written.borrow(), written);
 }
 
 // shows B142

@@ -140,6 +140,9 @@ async fn a_request_that_went_out_bare_is_sent_again_when_tokens_were_adopted() {
     world.release_answers(10);
     assert_eq!(bare.await.unwrap().unwrap().user, "a");
     assert_eq!(world.counts().reissues, 0);
+    let sent: Vec<_> = world.seen().into_iter().map(|seen| seen.token).collect();
+    assert_eq!(sent, [None, Some("a-a-1".to_owned())]);
+    assert_eq!(session.stats().late_rejections, 1);
 }
 
 // shows B42: tokens adopted while a rejection is under way are used.

@@ -399,6 +399,7 @@ async fn no_tokens_are_to_be_had_through_the_gateway() -> Result<()> {
     Ok(())
 }
 
+// shows B75: the gateway tells the back end first, with the token that the logout then forgets.
 #[tokio::test]
 async fn whoever_logs_out_is_out_and_the_back_end_knows() -> Result<()> {
     let (server, backend) = Gated::start().await;

@@ -48,7 +48,7 @@ async fn a_new_pair_is_in_the_store_before_any_waiter_is_released() {
     assert_eq!(*store.written.borrow(), 2, "written once per refresh");
 }
 
-// shows P13 for a login: requests wait for its save.
+// shows P13 for a login, B125: requests wait for its save.
 #[tokio::test]
 async fn requests_wait_for_the_save_of_a_login() {
     let world = World::new();
@@ -56,13 +56,16 @@ async fn requests_wait_for_the_save_of_a_login() {
     store.hold_writes();
     let login = support::log_in(&session, world.tokens("u"));
     store.until_written(1).await;
+    assert!(!session.status().is_logged_in());
     let request = tokio::spawn(world.client(&session).get());
+    let token = tokio::spawn(async move { session.token().await });
     settle_down().await;
     assert_eq!(world.counts().requests, 0);
-    assert!(!session.status().is_logged_in());
+    assert!(!token.is_finished());
     store.writes.add_permits(1);
     login.await.unwrap().unwrap();
     assert_eq!(request.await.unwrap().unwrap().status, StatusCode::OK);
+    assert_eq!(token.await.unwrap().unwrap().expose(), "a-u-1");
 }
 
 // shows B126, P13

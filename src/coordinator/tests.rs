@@ -104,3 +104,28 @@ fn an_attempt_that_is_given_up_keeps_the_lock_of_the_store_where_its_bytes_are_o
     inner.abandon_overdue(&settings(), &later);
     assert!(inner.peers.lock.is_none());
 }
+
+// shows B43: somebody else holds the lock all the while.
+#[test]
+fn a_request_with_a_good_token_takes_no_lock() {
+    let store = Storage::Own(Box::new(crate::store::MemoryStore::new()));
+    let reissue = crate::reissue::reissue_fn(|_| std::future::pending());
+    let coordinator = Coordinator::new(settings(), rules(), store, Box::new(reissue));
+    let coordinator = Arc::new(coordinator);
+    let login = coordinator.login(tokens("a"));
+    futures_util::FutureExt::now_or_never(login)
+        .unwrap()
+        .unwrap();
+
+    let held = coordinator.lock();
+    let (tell, told) = std::sync::mpsc::channel();
+    let other = coordinator.clone();
+    std::thread::spawn(move || {
+        let sent = matches!(other.admit(), Admitted::Go(_, Some(_)));
+        let again = other.current().1.is_some();
+        let _ = tell.send(sent && again);
+    });
+    let done = told.recv_timeout(Duration::from_secs(60));
+    drop(held);
+    assert_eq!(done, Ok(true), "it waits for the lock");
+}

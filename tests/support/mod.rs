@@ -520,6 +520,16 @@ pub fn within<F: Future>(wait: F) -> impl Future<Output = F::Output> {
     }
 }
 
+/// Waits until so many wait for a refresh.
+#[track_caller]
+pub fn until_waiting(session: &Session, n: usize) -> impl Future<Output = ()> {
+    within(async move {
+        while session.stats().waiters != n {
+            tokio::task::yield_now().await;
+        }
+    })
+}
+
 /// Polls `future` at most `polls` times, lets everything else run in between, then drops it.
 pub async fn poll_then_drop<F: Future>(future: F, polls: usize) -> Option<F::Output> {
     let mut future = Box::pin(future);
