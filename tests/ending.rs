@@ -322,10 +322,8 @@ async fn a_subscriber_may_log_in_again_when_it_hears_of_the_end() {
     let subscriber = tokio::spawn({
         let (session, world, client) = (session.clone(), world.clone(), client.clone());
         async move {
-            status
-                .wait_for(|status| status.end_reason().is_some())
-                .await
-                .unwrap();
+            let ended = status.wait_for(|status| status.end_reason().is_some());
+            support::within(ended).await.unwrap();
             session.login(world.tokens("u")).await.unwrap();
             client.get().await.unwrap().status
         }
@@ -346,7 +344,8 @@ async fn a_subscriber_that_panics_harms_nobody() {
         let mut status = session.subscribe();
         tokio::spawn(async move {
             let ended = |status: &SessionStatus| status.end_reason().is_some();
-            let reason = status.wait_for(ended).await.unwrap().end_reason();
+            let told = support::within(status.wait_for(ended)).await;
+            let reason = told.unwrap().end_reason();
             assert!(!panics, "scripted");
             reason
         })
@@ -355,7 +354,7 @@ async fn a_subscriber_that_panics_harms_nobody() {
     // One that panics while it looks at the status, too.
     let (mut third, waits) = (session.subscribe(), client.clone());
     let looks = tokio::spawn(async move {
-        third.changed().await.unwrap();
+        support::within(third.changed()).await.unwrap();
         let _looked_at = third.borrow();
         panic!("scripted");
     });

@@ -264,12 +264,7 @@ async fn a_slow_load_does_not_overwrite_a_login_that_came_meanwhile() {
     let client = world.client(&session);
     store.hold_loads();
     let waiting = tokio::spawn(client.get());
-    store
-        .loaded
-        .subscribe()
-        .wait_for(|n| *n == 1)
-        .await
-        .unwrap();
+    store.until_loaded(1).await;
     session.login(world.tokens("new")).await.unwrap();
     store.loads.add_permits(10);
     assert!(

@@ -3,6 +3,8 @@
 
 #[path = "../examples/backend/server/mod.rs"]
 mod backend;
+#[path = "support/child.rs"]
+mod child;
 #[path = "../examples/gateway/crowd.rs"]
 mod crowd;
 #[path = "../examples/gateway/proxy/mod.rs"]
@@ -477,8 +479,7 @@ fn the_program_tries_itself_out_and_says_how_it_went() -> Result<()> {
         "2",
         "--json",
     ];
-    let ended = program(&arguments).output()?;
-    let printed = String::from_utf8(ended.stdout)?;
+    let (ended, printed) = child::output(&mut program(&arguments));
     let outcome: Value = serde_json::from_str(printed.lines().last().unwrap_or_default())?;
     let expected = json!({
         "users": 6, "requests": 240, "ok": 240, "foreign": 0, "failed": 0,
@@ -487,36 +488,32 @@ fn the_program_tries_itself_out_and_says_how_it_went() -> Result<()> {
     assert_eq!(outcome, expected);
     assert!((1..=12).contains(&outcome["reissues"].as_u64().unwrap()));
     assert!(outcome["wall_ms"].is_u64());
-    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(ended.code(), Some(0));
     Ok(())
 }
 
 #[test]
 fn the_program_ends_with_2_for_wrong_usage() -> Result<()> {
     for arguments in [["--users", "0"], ["--expiries", "6"], ["--serve", "--json"]] {
-        assert_eq!(program(&arguments).status()?.code(), Some(2));
+        let (ended, _) = child::output(&mut program(&arguments));
+        assert_eq!(ended.code(), Some(2));
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn the_program_serves_until_its_input_closes() -> Result<()> {
-    use std::io::BufRead;
-    use std::io::BufReader;
-
     let mut running = program(&["--serve"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let mut line = String::new();
-    BufReader::new(running.stdout.take().unwrap()).read_line(&mut line)?;
-    let line: Value = serde_json::from_str(&line)?;
+    let line: Value = serde_json::from_str(&child::first_line(&mut running))?;
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let (base, user) = (text(&line["base"]), &line["user"]);
     let browser = Browser::log_in(&base, &text(&user["email"]), &text(&user["password"])).await?;
     let me: Value = serde_json::from_slice(browser.get("/member/me").await?.body())?;
     assert_eq!(me["id"], user["id"]);
     drop(running.stdin.take());
-    assert!(running.wait()?.success());
+    assert!(child::wait(&mut running).success());
     Ok(())
 }

@@ -338,10 +338,7 @@ fn a_save_that_was_held_up_past_a_logout_leaves_nothing_in_the_store() {
     let client = world.client(&session);
     let entered = stalled.enter();
     let request = tokio::spawn(client.get());
-    stalled.block_on(async {
-        let mut written = store.written.subscribe();
-        written.wait_for(|n| *n == 2).await.unwrap();
-    });
+    stalled.block_on(store.until_written(2));
     drop(entered);
     other.block_on(async {
         session.logout().await.unwrap_err();

@@ -118,6 +118,7 @@ pub struct World {
     reissues: Arc<Semaphore>,
     /// The same for the API's answers.
     answers: Arc<Semaphore>,
+    _limit: Arc<Limit>,
 }
 
 impl World {
@@ -127,6 +128,7 @@ impl World {
             counts: Arc::new(watch::Sender::new(Counts::default())),
             reissues: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             answers: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            _limit: Limit::new(),
         }
     }
 
@@ -491,6 +493,28 @@ pub fn refresh_error(error: &BoxError) -> &RefreshError {
     error
         .downcast_ref()
         .unwrap_or_else(|| panic!("no RefreshError: {error}"))
+}
+
+/// The longest that a test may take which has a [`World`], with all that goes on in it.
+const LONGEST: Duration = Duration::from_secs(20 * 60);
+
+/// As long as it is there, time runs. Whatever a test waits for, a task or a lock or a thread, it has an end:
+/// then the process is ended, by the name of the test.
+struct Limit(#[expect(dead_code, reason = "its end is what is heard")] mpsc::Sender<()>);
+
+impl Limit {
+    fn new() -> Arc<Self> {
+        let (is_over, over) = mpsc::channel();
+        let current = std::thread::current();
+        let test = current.name().unwrap_or("a test").to_owned();
+        std::thread::spawn(move || {
+            if over.recv_timeout(LONGEST) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{test} has hung for {LONGEST:?}");
+                std::process::exit(101);
+            }
+        });
+        Arc::new(Self(is_over))
+    }
 }
 
 /// More than anything takes that happens at all.
