@@ -173,7 +173,7 @@
 //! - **P1 One reissue.** Any number of requests that are rejected with one token, together or one
 //!   after another, lead to one answered reissue. This holds for a [`Session`] with all its clones
 //!   and all layers they are in, and for all processes whose sessions have one
-//!   [shared store](SessionBuilder::shared_store).
+//!   [shared store](SessionBuilder::shared_store), as long as that [keeps what it has confirmed](#limits).
 //! - **P2 No reissue in vain.** A rejection of a token that has been replaced in the meantime needs no
 //!   reissue: the request is sent again with the current token. If that is rejected too, you get
 //!   that answer, and the next request is sent as if nothing had happened. A token that was issued a
@@ -193,8 +193,8 @@
 //!   panics or hangs, its runtime shuts down or is not driven any more, or there is none. One
 //!   request waits twice at the most: before it is sent, and after it was rejected.
 //! - **P5 An outcome belongs to its attempt.** Those who waited for a refresh share its outcome,
-//!   with one [source](std::error::Error::source). A failure is followed by a pause: 1 s at first,
-//!   doubled each time up to a minute and spread at random
+//!   with one [source](std::error::Error::source). A failure is followed by a pause: 0.5 to 1 s
+//!   at first, at random, and twice as long each time, up to 30 to 60 s
 //!   ([`cool_down`](SessionBuilder::cool_down)); as long as `Retry-After` asks, up to five minutes;
 //!   at least a minute when the issuer does not take the reissue as it is configured; and where
 //!   nobody can say whether it was processed, the refresh token is *in doubt*, and is left alone as
@@ -233,7 +233,8 @@
 //!   for the next request. Only when the second send itself fails do you get that error instead of
 //!   the rejection.
 //! - **P11 The token goes to the named origins only.** Scheme, host and port are compared for every
-//!   request that passes the layer. Upper and lower case and a dot at the end make no difference; a
+//!   request that passes the layer; what stands below it may carry the token on (see
+//!   [below](#where-it-stands-in-a-stack)). Upper and lower case and a dot at the end make no difference; a
 //!   URI with userinfo never matches. A URI without a host goes where the inner service is bound,
 //!   and counts as the first named origin, unless its path begins with `//` or `/\`, which some take
 //!   for a host. A `Host` header has to name the very origin that the URI leads to: a front end may

@@ -446,8 +446,9 @@ impl SessionBuilder {
     }
 
     /// The pause after a reissue that failed for the time being: the first, and the longest; 1 s and
-    /// 60 s unless set. It doubles with each failure and is spread by up to a half. Rejections in it
-    /// get the server's answer with the last failure, at once.
+    /// 60 s unless set. It doubles with each failure. Each is shortened at random, to no less than half
+    /// of it, so that many sessions do not come back together: the first takes 0.5 to 1 s. Rejections in
+    /// it get the server's answer with the last failure, at once.
     pub fn cool_down(mut self, first: Duration, longest: Duration) -> Self {
         self.cool_down = (first, longest);
         self
@@ -671,5 +672,31 @@ where
 impl<F> fmt::Debug for SelectFn<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SelectFn").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reissue::reissue_fn;
+
+    // shows S9, P9: through the door that requests come by, and without polling a million of them.
+    #[tokio::test]
+    async fn a_million_may_wait_and_the_next_one_is_told_at_once() {
+        let session = Session::builder(reissue_fn(|_| std::future::pending()));
+        let session = session.build().unwrap();
+        // All wait for the first look into the store.
+        let wait = || match session.admit() {
+            Admitted::Hold(ticket) => Ok(ticket),
+            Admitted::Refuse(error) => Err(error),
+            other => panic!("there is no token yet: {other:?}"),
+        };
+        let waiting: Result<Vec<_>, _> = (0..1024 * 1024).map(|_| wait()).collect();
+        let mut waiting = waiting.unwrap();
+        assert!(wait().unwrap_err().is_waiter_limit());
+        assert!(wait().unwrap_err().is_waiter_limit(), "that one left");
+        drop(waiting.pop());
+        waiting.push(wait().unwrap());
+        assert!(wait().unwrap_err().is_waiter_limit());
     }
 }

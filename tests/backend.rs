@@ -3,10 +3,11 @@
 
 #[path = "../examples/backend/server/mod.rs"]
 mod backend;
+#[path = "support/child.rs"]
+mod child;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{BufRead, BufReader},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -1203,9 +1204,7 @@ fn announced(arguments: &[&str]) -> (Child, Value) {
         .stdout(Stdio::piped())
         .spawn()
         .expect("it starts");
-    let mut line = String::new();
-    let mut output = BufReader::new(running.stdout.take().unwrap());
-    output.read_line(&mut line).expect("a line");
+    let line = child::first_line(&mut running);
     (running, serde_json::from_str(&line).expect("JSON"))
 }
 
@@ -1223,7 +1222,7 @@ async fn the_program_announces_itself_and_serves_until_its_input_closes() {
     let answer = http.get(ME, &login.text("accessToken")).await;
     assert_eq!(answer.verdict(), refused("GONE"));
     drop(running.stdin.take());
-    assert!(running.wait().expect("it ends").success());
+    assert!(child::wait(&mut running).success());
 }
 
 #[tokio::test]
@@ -1236,7 +1235,7 @@ async fn the_program_says_where_it_serves_grpc() {
     let status = refused.expect_err("there was no token");
     assert_eq!(status.code(), tonic::Code::Unauthenticated);
     drop(running.stdin.take());
-    assert!(running.wait().expect("it ends").success());
+    assert!(child::wait(&mut running).success());
 }
 
 #[test]

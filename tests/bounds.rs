@@ -13,8 +13,11 @@ use tokio::time::advance;
 use tower::Layer;
 use tower_token_refresh::FailureStats;
 use tower_token_refresh::ReissueError;
+use tower_token_refresh::ReplaySafe;
 use tower_token_refresh::Session;
 use tower_token_refresh::TokenRefreshLayer;
+use tower_token_refresh::Verdict;
+use tower_token_refresh::classify_fn;
 use tower_token_refresh::reissue_fn;
 
 // shows B74, B79, B80, P9
@@ -117,6 +120,85 @@ async fn with_a_limit_of_zero_every_reissue_is_refused() {
     let why = world.client(&session).get().await.unwrap().why.unwrap();
     assert!(why.is_reissue_limit());
     assert_eq!(world.counts().reissues, 0);
+}
+
+// shows B83: it can be as good as off.
+#[tokio::test]
+async fn with_the_highest_limit_no_reissue_is_refused() {
+    let world = World::new();
+    let builder = world.builder();
+    let builder = builder.reissue_limit(u32::MAX, Duration::from_secs(3600));
+    let session = builder.build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    for _ in 0..1000 {
+        session.refresh().await.unwrap();
+    }
+    world.has_reissued(1000);
+}
+
+// shows B84: what failed has counted as well, and what was adopted takes nothing off.
+#[tokio::test(start_paused = true)]
+async fn neither_a_failure_nor_an_adoption_makes_room_in_the_window() {
+    let world = World::new();
+    let builder = world.builder().reissue_limit(2, Duration::from_secs(30));
+    let session = builder.build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    world.script(Script::Transient);
+    assert!(session.refresh().await.unwrap_err().is_transient());
+    advance(Duration::from_secs(1)).await;
+    session.refresh().await.unwrap();
+    for _ in 0..2 {
+        assert!(session.refresh().await.unwrap_err().is_reissue_limit());
+        session.adopt(world.tokens("u")).await.unwrap();
+    }
+    advance(Duration::from_secs(28)).await;
+    assert!(session.refresh().await.unwrap_err().is_reissue_limit());
+    advance(Duration::from_secs(1)).await;
+    session.refresh().await.unwrap();
+    world.has_reissued(3);
+}
+
+// shows B85: all at once, each with the server's own answer.
+#[tokio::test]
+async fn all_parallel_requests_are_told_of_the_limit() {
+    let world = World::new();
+    let builder = world.builder().reissue_limit(1, Duration::from_secs(3600));
+    let session = builder.build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    let client = world.client(&session);
+    session.refresh().await.unwrap();
+    world.expire();
+    world.hold_answers();
+    let requests: Vec<_> = (0..100).map(|_| tokio::spawn(client.get())).collect();
+    world.until(|counts| counts.rejections == 100).await;
+    world.release_answers(1 << 20);
+    for request in requests {
+        let answer = request.await.unwrap().unwrap();
+        assert_eq!(answer.body, "the server's own words");
+        assert!(answer.why.unwrap().is_reissue_limit());
+    }
+    assert_eq!((world.counts().reissues, world.counts().requests), (1, 100));
+    assert!(session.status().is_logged_in());
+}
+
+// shows B91: a comparison that never is content costs two sends of each request, and no more reissues than any.
+#[tokio::test(start_paused = true)]
+async fn a_classifier_that_takes_everything_for_a_rejection_cannot_loop() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let layer = TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap();
+    let layer = layer.classify(classify_fn(|_, _| Verdict::Refresh));
+    let client = Client::new(layer.layer(world.api()));
+    for _ in 0..100 {
+        let mut request = support::get("/items");
+        request.extensions_mut().insert(ReplaySafe);
+        let answer = client.send(request).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "the server was content");
+        assert!(answer.why.is_some());
+    }
+    assert!(world.counts().requests <= 200, "{:?}", world.counts());
+    assert!(world.counts().reissues <= 5, "{:?}", world.counts());
+    assert!(session.status().is_logged_in());
 }
 
 // shows S9, P9

@@ -3,10 +3,20 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
 use http::StatusCode;
+use http::Version;
 use support::World;
 use support::poll_then_drop;
+use support::post;
 use support::settle_down;
+use tokio::time::advance;
+use tower_token_refresh::Reissue;
+use tower_token_refresh::Session;
+use tower_token_refresh::reissue_fn;
 
 // shows B92, P3
 #[tokio::test]
@@ -143,9 +153,48 @@ async fn a_login_dropped_during_its_save_is_used_and_saved_later() {
     assert_eq!(store.access_token(), None);
     store.writes.add_permits(10);
     let mut status = session.subscribe();
-    status
-        .wait_for(|status| format!("{status:?}").contains("saved: true"))
-        .await
-        .unwrap();
+    let is_saved = status.wait_for(|status| format!("{status:?}").contains("saved: true"));
+    support::within(is_saved).await.unwrap();
     assert_eq!(store.access_token().as_deref(), Some("a-u-1"));
+}
+
+tokio::task_local! {
+    static OF_THE_REQUEST: ();
+}
+
+// shows B100: who starts a refresh gives it neither its own context nor its own deadline, nor its runtime to the
+// next one.
+#[tokio::test(start_paused = true)]
+async fn nothing_of_the_request_that_starts_a_refresh_is_a_part_of_it() {
+    let world = World::new();
+    let (reissue, contexts) = (world.reissue(), Arc::new(Mutex::new(Vec::new())));
+    let (reissue, noted) = (Arc::new(reissue), contexts.clone());
+    let session = Session::builder(reissue_fn(move |request| {
+        let is_seen = OF_THE_REQUEST.try_with(|()| ()).is_ok();
+        noted.lock().unwrap().push(is_seen);
+        let reissue = reissue.clone();
+        async move { reissue.reissue(request).await }
+    }));
+    let session = session.build().unwrap();
+    session.login(world.tokens("u")).await.unwrap();
+    let client = world.client(&session);
+    for cycle in 1..=2 {
+        world.expire();
+        world.hold_reissues();
+        let mut call = post("/call", "");
+        *call.version_mut() = Version::HTTP_2;
+        let second = "1S".parse().unwrap();
+        call.headers_mut().insert("grpc-timeout", second);
+        // Longer than the first one may wait.
+        let brief = tokio::spawn(OF_THE_REQUEST.scope((), client.send(call)));
+        world.until(|counts| counts.reissues == cycle).await;
+        let patient = tokio::spawn(client.get());
+        let why = brief.await.unwrap().unwrap().why.unwrap();
+        assert!(why.is_wait_timeout(), "{why}");
+        advance(Duration::from_secs(5)).await;
+        world.release_reissues();
+        assert_eq!(patient.await.unwrap().unwrap().status, StatusCode::OK);
+        world.has_reissued(cycle);
+    }
+    assert_eq!(*contexts.lock().unwrap(), [false, false]);
 }

@@ -377,7 +377,8 @@ async fn a_rejection_that_is_reset_is_handed_on_with_its_pieces_and_its_error() 
         // It breaks off when the head is there: the refresh begins with it.
         let mut status = scene.session.subscribe();
         let reset = async {
-            status.changed().await.unwrap();
+            let began = timeout(PATIENCE, status.changed()).await;
+            began.expect("a refresh begins").unwrap();
             drop(drops);
         };
         let (answer, ()) = join(scene.send(), reset).await;

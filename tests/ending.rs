@@ -6,17 +6,27 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::SystemTime;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use http::HeaderMap;
+use http::Request;
+use http::Response;
 use http::StatusCode;
+use http::header::AUTHORIZATION;
+use http::header::CONTENT_TYPE;
+use http_body_util::Full;
 use support::Client;
 use support::Script;
 use support::World;
 use support::refresh_error;
 use tower::Layer;
+use tower::service_fn;
 use tower_token_refresh::BoxError;
 use tower_token_refresh::EndReason;
+use tower_token_refresh::ErrorCodes;
 use tower_token_refresh::MemoryStore;
 use tower_token_refresh::SessionStatus;
 use tower_token_refresh::TokenRefreshLayer;
@@ -56,7 +66,7 @@ async fn a_refusal_ends_the_session_for_everybody_once() {
 }
 
 // shows B65, B66, P7
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn after_the_end_requests_go_out_bare_and_the_issuer_is_left_alone() {
     let world = World::new();
     let session = world.logged_in("u").await;
@@ -64,11 +74,14 @@ async fn after_the_end_requests_go_out_bare_and_the_issuer_is_left_alone() {
     world.expire();
     world.script(Script::Refuse);
     client.get().await.unwrap();
+    let begun = tokio::time::Instant::now();
     for answer in join_all((0..10).map(|_| client.get())).await {
         let answer = answer.unwrap();
         assert_eq!(answer.body, "the server's own words");
-        assert!(answer.why.unwrap().is_session_ended());
+        let reason = answer.why.unwrap().end_reason();
+        assert_eq!(reason, Some(EndReason::Refused), "the very same");
     }
+    assert_eq!(begun.elapsed(), Duration::ZERO, "nobody has waited");
     assert!(world.seen()[1..].iter().all(|seen| seen.token.is_none()));
     assert_eq!(world.counts().reissues, 1);
 }
@@ -152,6 +165,22 @@ async fn a_newer_pair_in_the_store_is_adopted_without_a_reissue() {
     assert_eq!((world.counts().reissues, session.stats().adopted), (0, 1));
 }
 
+// shows B133: what somebody else has fetched may have expired as well by then.
+#[tokio::test]
+async fn a_newer_pair_in_the_store_that_has_expired_is_refreshed_in_place_of_ours() {
+    let world = World::new();
+    let (store, session) = world.logged_in_and_stored("u").await;
+    let past = SystemTime::now() - Duration::from_secs(60);
+    store.put(Some(world.tokens("u").with_expires_at(past)));
+    world.expire();
+    let answer = world.client(&session).get().await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+    world.has_reissued(1);
+    assert_eq!(store.access_token().as_deref(), Some("a-u-3"));
+    let sent: Vec<_> = world.seen().into_iter().map(|seen| seen.token).collect();
+    assert_eq!(sent, [Some("a-u-1".to_owned()), Some("a-u-3".to_owned())]);
+}
+
 // shows P6, and B7 over B127: a store that cannot be read is no reason to end a session.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_ends_nothing_while_the_store_cannot_be_read() {
@@ -169,18 +198,19 @@ async fn a_refusal_ends_nothing_while_the_store_cannot_be_read() {
     assert!(request.await.unwrap().unwrap().why.unwrap().is_store());
     assert!(session.status().is_logged_in());
     store.fail_loads(false);
-    tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    tokio::time::advance(Duration::from_secs(2)).await;
     assert!(client.get().await.unwrap().why.unwrap().is_session_ended());
 }
 
-// shows B58, B124
+// shows B58, B59, B124: a reissuer that has nothing to give says so.
 #[tokio::test]
 async fn the_end_clears_the_store() {
     let world = World::new();
     let (store, session) = world.logged_in_and_stored("u").await;
     world.expire();
     world.script(Script::Refuse);
-    world.client(&session).get().await.unwrap();
+    let answer = world.client(&session).get().await.unwrap();
+    assert_eq!(answer.body, "the server's own words");
     support::settle_down().await;
     assert!(store.tokens().is_none());
     assert_eq!(*store.written.borrow(), 2, "one save, one clear");
@@ -218,6 +248,71 @@ async fn an_answer_declared_final_ends_the_session_without_a_reissue() {
     assert_eq!(world.counts().reissues, 0);
 }
 
+// shows P6: what was said once for good is not unsaid by a later answer that says less.
+#[tokio::test(start_paused = true)]
+async fn a_plain_rejection_after_a_final_one_leaves_it_final() {
+    let world = World::new();
+    let (store, session) = world.stored(None);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let first_is_final = classify_fn(move |status, _| match status {
+        StatusCode::UNAUTHORIZED if calls.fetch_add(1, Ordering::Relaxed) == 0 => {
+            Verdict::EndSession
+        }
+        StatusCode::UNAUTHORIZED => Verdict::Refresh,
+        _ => Verdict::Accept,
+    });
+    let layer = TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap();
+    let layer = layer.classify(Arc::new(first_is_final));
+    let client = Client::new(layer.layer(world.api()));
+    session.login(world.tokens("u")).await.unwrap();
+    world.expire();
+    store.fail_loads(true);
+    for _ in 0..2 {
+        let why = client.get().await.unwrap().why.unwrap();
+        assert!(why.is_store(), "the end waits for a look at the store");
+    }
+    store.fail_loads(false);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let why = client.get().await.unwrap().why.unwrap();
+    assert_eq!(why.end_reason(), Some(EndReason::Rejected));
+    assert_eq!((world.counts().reissues, session.stats().ends), (0, 1));
+}
+
+/// An API that knows no token, and says more in the body of its answers to the second one.
+async fn refuse_with_codes<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, BoxError> {
+    let is_first = request.headers()[AUTHORIZATION] == "Bearer a-u-1";
+    let code = if is_first { "T-002" } else { "T-003" };
+    let body = Full::from(format!(r#"{{"code":"{code}"}}"#));
+    let response = Response::builder().status(StatusCode::UNAUTHORIZED);
+    let response = response.header(CONTENT_TYPE, "application/json");
+    Ok(response.body(body)?)
+}
+
+// shows P6: where the verdict is in the body, that of the second answer is looked at as well.
+#[tokio::test]
+async fn a_code_in_the_body_of_the_second_answer_ends_the_session() {
+    for ends in [true, false] {
+        let world = World::new();
+        let session = world.logged_in("u").await;
+        let codes = ErrorCodes::json("/code").expired("T-002");
+        let codes = if ends {
+            codes.ended("T-003")
+        } else {
+            codes.expired("T-003")
+        };
+        let layer = TokenRefreshLayer::new(support::ORIGIN, session.clone()).unwrap();
+        let layer = layer.classify(codes);
+        let client = Client::new(layer.layer(service_fn(refuse_with_codes)));
+        let answer = client.get().await.unwrap();
+        assert_eq!(answer.body, r#"{"code":"T-003"}"#, "whole");
+        assert!(answer.why.is_some(), "ends: {ends}");
+        support::settle_down().await;
+        let reason = ends.then_some(EndReason::Rejected);
+        assert_eq!(session.status().end_reason(), reason);
+        assert_eq!(session.stats().replays, 1);
+    }
+}
+
 // shows B76: who follows the status may use the session at once.
 #[tokio::test]
 async fn a_subscriber_may_log_in_again_when_it_hears_of_the_end() {
@@ -228,10 +323,8 @@ async fn a_subscriber_may_log_in_again_when_it_hears_of_the_end() {
     let subscriber = tokio::spawn({
         let (session, world, client) = (session.clone(), world.clone(), client.clone());
         async move {
-            status
-                .wait_for(|status| status.end_reason().is_some())
-                .await
-                .unwrap();
+            let ended = status.wait_for(|status| status.end_reason().is_some());
+            support::within(ended).await.unwrap();
             session.login(world.tokens("u")).await.unwrap();
             client.get().await.unwrap().status
         }
@@ -240,6 +333,61 @@ async fn a_subscriber_may_log_in_again_when_it_hears_of_the_end() {
     world.script(Script::Refuse);
     client.get().await.unwrap();
     assert_eq!(subscriber.await.unwrap(), StatusCode::OK);
+}
+
+// shows B78
+#[tokio::test]
+async fn a_subscriber_that_panics_harms_nobody() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    let follow = |panics: bool| {
+        let mut status = session.subscribe();
+        tokio::spawn(async move {
+            let ended = |status: &SessionStatus| status.end_reason().is_some();
+            let told = support::within(status.wait_for(ended)).await;
+            let reason = told.unwrap().end_reason();
+            assert!(!panics, "scripted");
+            reason
+        })
+    };
+    let (bad, good) = (follow(true), follow(false));
+    // One that panics while it looks at the status, too.
+    let (mut third, waits) = (session.subscribe(), client.clone());
+    let looks = tokio::spawn(async move {
+        support::within(third.changed()).await.unwrap();
+        let _looked_at = third.borrow();
+        panic!("scripted");
+    });
+    world.expire();
+    world.script(Script::Refuse);
+    let why = waits.get().await.unwrap().why.unwrap();
+    assert_eq!(why.end_reason(), Some(EndReason::Refused));
+    assert!(bad.await.unwrap_err().is_panic());
+    assert!(looks.await.unwrap_err().is_panic());
+    assert_eq!(good.await.unwrap(), Some(EndReason::Refused));
+    session.login(world.tokens("u")).await.unwrap();
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+}
+
+// shows B142: the last handle takes everything with it, a save that fails and is tried again, too.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_has_any_more_tells_and_writes_nothing() {
+    let world = World::new();
+    let (store, session) = world.stored(None);
+    let client = world.client(&session);
+    store.fail_writes(true);
+    session.login(world.tokens("u")).await.unwrap_err();
+    let mut status = session.subscribe();
+    drop(session);
+    status.mark_unchanged();
+    assert!(status.has_changed().is_ok(), "the client has it, too");
+    drop(client);
+    support::within(async { while status.changed().await.is_ok() {} }).await;
+    let written = *store.written.borrow();
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    support::settle_down().await;
+    assert_eq!(*store.written.borrow(), written);
 }
 
 // shows B142

@@ -140,6 +140,9 @@ async fn a_request_that_went_out_bare_is_sent_again_when_tokens_were_adopted() {
     world.release_answers(10);
     assert_eq!(bare.await.unwrap().unwrap().user, "a");
     assert_eq!(world.counts().reissues, 0);
+    let sent: Vec<_> = world.seen().into_iter().map(|seen| seen.token).collect();
+    assert_eq!(sent, [None, Some("a-a-1".to_owned())]);
+    assert_eq!(session.stats().late_rejections, 1);
 }
 
 // shows B42: tokens adopted while a rejection is under way are used.
@@ -181,6 +184,48 @@ async fn tokens_offered_for_adoption_during_a_refused_reissue_save_the_session()
     assert_eq!((session.stats().ends, session.stats().adopted), (0, 1));
 }
 
+// shows P8 for adoption: what was offered to one login is not adopted by the next, at none of its steps.
+#[tokio::test]
+async fn tokens_that_were_offered_to_one_login_are_not_adopted_by_the_next() {
+    for step in ["before it is saved", "while it is saved"] {
+        let world = World::new();
+        let (store, session) = world.logged_in_and_stored("a").await;
+        let client = world.client(&session);
+        // The first step is behind the gate, which a reissue holds.
+        let reissue = (step == "before it is saved").then(|| {
+            world.hold_reissues();
+            let session = session.clone();
+            tokio::spawn(async move { session.refresh().await })
+        });
+        match reissue {
+            Some(_) => world.until(|counts| counts.reissues == 1).await,
+            None => store.hold_writes(),
+        }
+        let adoption = tokio::spawn({
+            let (session, tokens) = (session.clone(), world.tokens("a"));
+            async move { session.adopt(tokens).await }
+        });
+        settle_down().await;
+        let login = support::log_in(&session, world.tokens("b"));
+        settle_down().await;
+        match reissue {
+            Some(_) => world.release_reissues(),
+            None => store.writes.add_permits(100),
+        }
+        login.await.unwrap().unwrap();
+        let error = adoption.await.unwrap().unwrap_err();
+        assert_eq!(error.end_reason(), Some(EndReason::Replaced), "{step}");
+        settle_down().await;
+        assert_eq!(client.get().await.unwrap().user, "b", "{step}");
+        assert!(store.access_token().unwrap().starts_with("a-b-"), "{step}");
+        assert_eq!(session.stats().adopted, 0, "{step}");
+        if let Some(reissue) = reissue {
+            let error = reissue.await.unwrap().unwrap_err();
+            assert_eq!(error.end_reason(), Some(EndReason::Replaced));
+        }
+    }
+}
+
 #[tokio::test]
 async fn after_a_logout_nothing_can_be_adopted() {
     let world = World::new();
@@ -191,6 +236,26 @@ async fn after_a_logout_nothing_can_be_adopted() {
     assert!(!session.status().is_logged_in());
 }
 
+// shows P7, P8: the end of one login is no news for a request of the login before.
+#[tokio::test]
+async fn a_straggler_of_an_old_login_is_not_told_the_end_of_a_newer_one() {
+    let world = World::new();
+    let session = world.logged_in("a").await;
+    let client = world.client(&session);
+    world.expire();
+    world.hold_answers();
+    let old = tokio::spawn(client.get());
+    world.until(|counts| counts.rejections == 1).await;
+    session.login(world.tokens("b")).await.unwrap();
+    world.script(support::Script::Refuse);
+    // Another API, which does not know the token.
+    let newer = World::new().client(&session).get().await.unwrap();
+    assert_eq!(newer.why.unwrap().end_reason(), Some(EndReason::Refused));
+    world.release_answers(1);
+    let old = old.await.unwrap().unwrap();
+    assert_eq!(old.why.unwrap().end_reason(), Some(EndReason::Replaced));
+}
+
 // shows B6, B72
 #[tokio::test]
 async fn a_slow_load_does_not_overwrite_a_login_that_came_meanwhile() {
@@ -199,12 +264,7 @@ async fn a_slow_load_does_not_overwrite_a_login_that_came_meanwhile() {
     let client = world.client(&session);
     store.hold_loads();
     let waiting = tokio::spawn(client.get());
-    store
-        .loaded
-        .subscribe()
-        .wait_for(|n| *n == 1)
-        .await
-        .unwrap();
+    store.until_loaded(1).await;
     session.login(world.tokens("new")).await.unwrap();
     store.loads.add_permits(10);
     assert!(

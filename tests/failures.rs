@@ -125,7 +125,40 @@ async fn the_same_access_token_again_is_a_failure() {
     );
 }
 
-// shows B54: a success ends the cool-down for good.
+// shows B54: the pause is that of one refresh token, and ends with it.
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_adopted_in_a_pause_are_not_in_it() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    world.expire();
+    world.script(Script::TransientAfter(Duration::from_secs(300)));
+    client.get().await.unwrap();
+    assert!(client.get().await.unwrap().why.unwrap().is_transient());
+    session.adopt(world.tokens("u")).await.unwrap();
+    world.expire();
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+    world.has_reissued(2);
+}
+
+// shows B129
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_not_written_to_the_store() {
+    let world = World::new();
+    let (store, session) = world.logged_in_and_stored("u").await;
+    let client = world.client(&session);
+    for script in [Script::Transient, Script::Misconfigured, Script::SameToken] {
+        world.expire();
+        world.script(script);
+        assert!(client.get().await.unwrap().why.is_some());
+        advance(Duration::from_secs(60)).await;
+    }
+    assert_eq!(world.counts().reissues, 3);
+    assert_eq!(*store.written.borrow(), 1, "the login");
+    assert_eq!(store.access_token().as_deref(), Some("a-u-1"));
+}
+
+// shows B54: with another login it is over, and so with a logout.
 #[tokio::test(start_paused = true)]
 async fn a_login_ends_the_cool_down() {
     let world = World::new();
@@ -137,6 +170,13 @@ async fn a_login_ends_the_cool_down() {
     session.login(world.tokens("u")).await.unwrap();
     world.expire();
     assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+
+    world.script(Script::TransientAfter(Duration::from_secs(300)));
+    session.refresh().await.unwrap_err();
+    session.logout().await.unwrap();
+    let why = client.get().await.unwrap().why.unwrap();
+    assert!(why.is_session_ended(), "and not what was before: {why}");
+    assert!(session.refresh().await.unwrap_err().is_session_ended());
 }
 
 // shows B63
@@ -194,6 +234,37 @@ async fn a_session_counts_what_it_does() {
         (failures.store, failures.refused, failures.other),
         (1, 1, 0)
     );
+}
+
+// shows B139: what others have brought, who is waiting, and whose rejection came late.
+#[tokio::test]
+async fn a_session_counts_what_it_gets_without_a_reissue_too() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    world.expire();
+    world.hold_answers();
+    let late = tokio::spawn(client.get());
+    world.until(|counts| counts.rejections == 1).await;
+    session.adopt(world.tokens("u")).await.unwrap();
+    world.release_answers(100);
+    assert_eq!(late.await.unwrap().unwrap().status, StatusCode::OK);
+    let stats = session.stats();
+    assert_eq!((stats.reissues, stats.adopted), (0, 1));
+    assert_eq!((stats.replays, stats.late_rejections), (1, 1));
+
+    world.expire();
+    world.hold_reissues();
+    let waiting: Vec<_> = (0..3).map(|_| tokio::spawn(client.get())).collect();
+    world.until(|counts| counts.reissues == 1).await;
+    support::settle_down().await;
+    assert_eq!(session.stats().waiters, 3);
+    world.release_reissues();
+    for answer in join_all(waiting).await {
+        assert_eq!(answer.unwrap().unwrap().status, StatusCode::OK);
+    }
+    let stats = session.stats();
+    assert_eq!((stats.waiters, stats.reissues, stats.ends), (0, 1, 0));
 }
 
 /// A reissuer that needs no refresh token, and whose issuer is busy.

@@ -52,8 +52,8 @@ fn session(world: &World, file: &Path) -> Session {
     let builder = world.builder().shared_store(FileStore::new(file));
     let builder = builder
         .cool_down(moment, moment)
-        .store_timeout(Duration::from_millis(500))
-        .reissue_timeout(Duration::from_millis(500));
+        .store_timeout(Duration::from_secs(2))
+        .reissue_timeout(Duration::from_secs(2));
     builder.build().unwrap()
 }
 

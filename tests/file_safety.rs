@@ -3,6 +3,9 @@
 
 #![cfg(unix)]
 
+#[path = "support/child.rs"]
+mod child;
+
 use std::fs;
 use std::fs::Permissions;
 use std::io::BufRead;
@@ -139,12 +142,8 @@ fn child_path() -> Option<PathBuf> {
 
 #[track_caller]
 fn succeeds(mut command: Command) {
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{said}"
-    );
+    let (ended, said) = child::output(&mut command);
+    assert!(ended.success() && said.contains("1 passed"), "{said}");
 }
 
 /// For the next test, in a process of its own: in this one it does nothing.

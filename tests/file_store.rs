@@ -102,7 +102,8 @@ fn saved(session: &Session) -> bool {
 
 async fn until_saved(session: &Session) {
     let mut status = session.subscribe();
-    status.wait_for(|_| saved(session)).await.unwrap();
+    let is_saved = status.wait_for(|_| saved(session));
+    support::within(is_saved).await.unwrap();
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {

@@ -15,6 +15,8 @@ mod oracle;
 mod processes;
 
 #[cfg(target_os = "linux")]
+use built::LIMIT;
+#[cfg(target_os = "linux")]
 use built::eventually;
 #[cfg(target_os = "linux")]
 use built::prepare;
@@ -38,6 +40,8 @@ use tokio::io::AsyncBufReadExt;
 use tokio::io::BufReader;
 #[cfg(target_os = "linux")]
 use tokio::process::Command;
+#[cfg(target_os = "linux")]
+use tokio::time::timeout;
 
 const PROGRAM: &str = "fleet";
 
@@ -155,7 +159,8 @@ async fn a_fleet_that_is_killed_leaves_no_process_behind() {
         let mut fleet = prepare(&mut command).spawn().expect("it starts");
         let id = fleet.id().expect("it runs");
         let stderr = fleet.stderr.take().expect("piped");
-        let first = BufReader::new(stderr).lines().next_line().await;
+        let mut lines = BufReader::new(stderr).lines();
+        let first = timeout(LIMIT, lines.next_line()).await.expect("in time");
         let first = first.expect("a line").expect("a line");
         assert!(first.starts_with("3 processes are ready"), "{first}");
         let workers = children(id);
@@ -163,7 +168,8 @@ async fn a_fleet_that_is_killed_leaves_no_process_behind() {
         let pid = |id: u32| Pid::from_raw(id as i32).expect("an id");
         kill_process(pid(workers[0]), Signal::STOP).expect("stopped");
         kill_process(pid(id), signal).expect("signalled");
-        let ended = fleet.wait().await.expect("it ends");
+        let ended = timeout(LIMIT, fleet.wait()).await.expect("in time");
+        let ended = ended.expect("it ends");
         assert_eq!(ended.code(), code, "{signal:?}");
         let left = std::fs::read_dir(folder.path()).expect("a folder").count();
         // Nothing can be done about it where nobody was asked.

@@ -15,6 +15,7 @@ mod servers;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use built::LIMIT;
 use built::Ran;
 use built::eventually;
 use built::prepare;
@@ -32,6 +33,7 @@ use tokio::io::AsyncBufReadExt;
 use tokio::io::BufReader;
 use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio::time::timeout;
 
 const PROGRAM: &str = "fleet";
 
@@ -164,7 +166,8 @@ async fn a_fleet_that_is_killed_leaves_no_server_behind() {
             let stderr = fleet.stderr.take().expect("piped");
             let mut lines = BufReader::new(stderr).lines();
             for expected in ["was started for this run", "3 processes are ready"] {
-                let line = lines.next_line().await.expect("a line").expect("a line");
+                let line = timeout(LIMIT, lines.next_line()).await.expect("in time");
+                let line = line.expect("a line").expect("a line");
                 assert!(line.contains(expected), "{line}");
             }
             let all = family(id);
@@ -172,7 +175,8 @@ async fn a_fleet_that_is_killed_leaves_no_server_behind() {
             assert!(all.len() >= 5, "{all:?}");
             assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
             kill_process(Pid::from_raw(id as i32).expect("an id"), signal).expect("signalled");
-            let ended = fleet.wait().await.expect("it ends");
+            let ended = timeout(LIMIT, fleet.wait()).await.expect("in time");
+            let ended = ended.expect("it ends");
             assert_eq!(ended.code(), code, "{signal:?}");
             eventually(|| !all.iter().any(|process| is_running(*process))).await;
             let is_empty = || fs::read_dir(folder.path()).expect("a folder").count() == 0;

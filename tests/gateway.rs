@@ -3,6 +3,8 @@
 
 #[path = "../examples/backend/server/mod.rs"]
 mod backend;
+#[path = "support/child.rs"]
+mod child;
 #[path = "../examples/gateway/crowd.rs"]
 mod crowd;
 #[path = "../examples/gateway/proxy/mod.rs"]
@@ -281,7 +283,7 @@ async fn a_login_in_the_same_browser_gets_none_of_the_requests_that_wait() -> Re
     Ok(())
 }
 
-// shows B39, P7: sessions share nothing, and one that is over leaves.
+// shows B39, P7: sessions share no token and no refresh, and one that is over leaves.
 #[tokio::test]
 async fn an_ended_session_ends_for_one_user_only() -> Result<()> {
     let (server, backend) = Gated::start().await;
@@ -399,6 +401,7 @@ async fn no_tokens_are_to_be_had_through_the_gateway() -> Result<()> {
     Ok(())
 }
 
+// shows B75: the gateway tells the back end first, with the token that the logout then forgets.
 #[tokio::test]
 async fn whoever_logs_out_is_out_and_the_back_end_knows() -> Result<()> {
     let (server, backend) = Gated::start().await;
@@ -476,8 +479,7 @@ fn the_program_tries_itself_out_and_says_how_it_went() -> Result<()> {
         "2",
         "--json",
     ];
-    let ended = program(&arguments).output()?;
-    let printed = String::from_utf8(ended.stdout)?;
+    let (ended, printed) = child::output(&mut program(&arguments));
     let outcome: Value = serde_json::from_str(printed.lines().last().unwrap_or_default())?;
     let expected = json!({
         "users": 6, "requests": 240, "ok": 240, "foreign": 0, "failed": 0,
@@ -486,36 +488,32 @@ fn the_program_tries_itself_out_and_says_how_it_went() -> Result<()> {
     assert_eq!(outcome, expected);
     assert!((1..=12).contains(&outcome["reissues"].as_u64().unwrap()));
     assert!(outcome["wall_ms"].is_u64());
-    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(ended.code(), Some(0));
     Ok(())
 }
 
 #[test]
 fn the_program_ends_with_2_for_wrong_usage() -> Result<()> {
     for arguments in [["--users", "0"], ["--expiries", "6"], ["--serve", "--json"]] {
-        assert_eq!(program(&arguments).status()?.code(), Some(2));
+        let (ended, _) = child::output(&mut program(&arguments));
+        assert_eq!(ended.code(), Some(2));
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn the_program_serves_until_its_input_closes() -> Result<()> {
-    use std::io::BufRead;
-    use std::io::BufReader;
-
     let mut running = program(&["--serve"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let mut line = String::new();
-    BufReader::new(running.stdout.take().unwrap()).read_line(&mut line)?;
-    let line: Value = serde_json::from_str(&line)?;
+    let line: Value = serde_json::from_str(&child::first_line(&mut running))?;
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let (base, user) = (text(&line["base"]), &line["user"]);
     let browser = Browser::log_in(&base, &text(&user["email"]), &text(&user["password"])).await?;
     let me: Value = serde_json::from_slice(browser.get("/member/me").await?.body())?;
     assert_eq!(me["id"], user["id"]);
     drop(running.stdin.take());
-    assert!(running.wait()?.success());
+    assert!(child::wait(&mut running).success());
     Ok(())
 }

@@ -177,7 +177,7 @@ async fn refreshed_by(answer: Vec<u8>, open: bool) -> (Result<(), RefreshError>,
     let raw = Raw::start(answer, open).await;
     let reissue = JsonReissue::post(format!("http://{}/reissue", raw.address), http(false));
     let session = Session::builder(reissue.refused("T-003"))
-        .reissue_timeout(Duration::from_millis(500))
+        .reissue_timeout(Duration::from_secs(2))
         .build()
         .unwrap();
     let tokens = TokenSet::new("old-access")

@@ -37,6 +37,7 @@ use tower::ServiceExt;
 use tower::service_fn;
 use tower::util::ServiceFn;
 use tower_token_refresh::BoxError;
+use tower_token_refresh::Classify;
 use tower_token_refresh::DefaultClassifier;
 use tower_token_refresh::ErrorCodes;
 use tower_token_refresh::ReplayBody;
@@ -208,7 +209,7 @@ async fn a_body_that_is_still_being_sent_is_not_sent_again() {
     let answer = read(response).await.unwrap();
     assert_eq!(answer.body, "early");
     assert!(answer.why.unwrap().to_string().contains("still being sent"));
-    assert!(kept.recv().await.is_some() && kept.try_recv().is_err());
+    assert!(support::within(kept.recv()).await.is_some() && kept.try_recv().is_err());
     assert_eq!(session.stats().reissues, 1);
 }
 
@@ -408,6 +409,57 @@ async fn a_code_in_the_body_of_a_rejection_refreshes_the_token() {
     let answer = coded(&session, false).send(post("/", "x")).await.unwrap();
     assert_eq!(answer.body, "{}");
     assert_eq!(session.stats().replays, 1);
+}
+
+/// Takes an answer for a rejection where its status, a header and its body say so together.
+#[derive(Clone)]
+struct AllThree;
+
+impl Classify for AllThree {
+    fn classify(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
+        match status.as_u16() == 419 && headers.contains_key("x-session") {
+            true => Verdict::Inspect,
+            false => Verdict::Accept,
+        }
+    }
+
+    fn inspect(&self, status: StatusCode, headers: &HeaderMap, body: Option<&[u8]>) -> Verdict {
+        assert!(status.as_u16() == 419 && headers.contains_key("x-session"));
+        match body {
+            Some(b"expired") => Verdict::Refresh,
+            _ => Verdict::Accept,
+        }
+    }
+}
+
+// shows B19, B30: what is looked at and is none is given back as it was.
+#[tokio::test]
+async fn a_classifier_may_look_at_the_status_the_headers_and_the_body() {
+    for (status, header, body, is_one) in [
+        (419, true, "expired", true),
+        (419, true, "busy", false),
+        (419, false, "expired", false),
+        (401, true, "expired", false),
+    ] {
+        let session = World::new().logged_in("u").await;
+        let api = service_fn(move |request: Sent| {
+            let is_new = request.headers()["authorization"] == "Bearer a-u-2";
+            let answer = Response::builder().status(if is_new { 200 } else { status });
+            let answer = match header {
+                true => answer.header("x-session", "1"),
+                false => answer,
+            };
+            ready(answer.body(Full::<Bytes>::from(body)))
+        });
+        let client = Client::new(layer(&session).classify(AllThree).layer(api));
+        let answer = client.send(post("/", "x")).await.unwrap();
+        assert_eq!(
+            (answer.status == StatusCode::OK, &*answer.body),
+            (is_one, body)
+        );
+        assert_eq!(session.stats().reissues, u64::from(is_one));
+        assert!(answer.why.is_none());
+    }
 }
 
 // shows B27, B119: a code inside a 200 may come after processing.

@@ -119,6 +119,30 @@ async fn a_failure_ahead_of_expiry_fails_no_request() {
     );
 }
 
+// shows B82: the limit of reissues holds ahead of expiry as well, and delays nobody there.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_ahead_over_the_limit_is_not_made_and_the_token_goes_on_being_used() {
+    let world = World::new();
+    let builder = world.builder().refresh_ahead(seconds(10));
+    let session = builder.reissue_limit(1, seconds(3600)).build().unwrap();
+    session.login(expiring(&world, 100)).await.unwrap();
+    let client = world.client(&session);
+    world.script(Script::ExpiresIn(seconds(100)));
+    for reissues in [1, 1] {
+        advance(seconds(91)).await;
+        for _ in 0..3 {
+            let answer = client.get().await.unwrap();
+            assert!(answer.status == StatusCode::OK && answer.why.is_none());
+            settle_down().await;
+        }
+        assert_eq!(world.counts().reissues, reissues);
+    }
+    // One that has lived out its time is replaced, and not counted.
+    advance(seconds(9)).await;
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+    world.has_reissued(2);
+}
+
 // shows B57, P6
 #[tokio::test(start_paused = true)]
 async fn a_refusal_ahead_of_expiry_lets_the_token_live_out_its_life() {
@@ -139,7 +163,11 @@ async fn a_refusal_ahead_of_expiry_lets_the_token_live_out_its_life() {
         settle_down().await;
     }
     assert_eq!((world.counts().reissues, session.stats().ends), (1, 0));
+    // To ask for it by hand changes nothing: the token still is good.
     assert!(session.refresh().await.unwrap_err().is_refused());
+    assert!(session.status().is_logged_in());
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
+    assert_eq!((world.counts().reissues, session.stats().ends), (1, 0));
     advance(seconds(9)).await;
     let answer = client.get().await.unwrap();
     assert!(answer.why.unwrap().is_refused(), "now it has ended");

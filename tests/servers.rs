@@ -5,6 +5,8 @@
 
 #[path = "support/built.rs"]
 mod built;
+#[path = "support/child.rs"]
+mod child;
 #[cfg(target_os = "linux")]
 #[path = "support/processes.rs"]
 mod processes;
@@ -332,7 +334,7 @@ fn end(child: &mut Child, is_killed: bool) {
         true => child.kill().expect("killed"),
         false => drop(child.stdin.take()),
     }
-    let status = child.wait().expect("it ends");
+    let status = child::wait(child);
     assert_eq!(status.success(), !is_killed, "{status}");
 }
 

@@ -17,8 +17,10 @@ use support::refresh_error;
 use tokio::runtime::Builder;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
+use tokio::time::advance;
 use tower_token_refresh::ReissueError;
 use tower_token_refresh::Session;
+use tower_token_refresh::SessionStatus;
 use tower_token_refresh::reissue_fn;
 
 fn runtime() -> Runtime {
@@ -266,6 +268,61 @@ async fn a_login_that_is_not_polled_any_more_holds_nobody_up_for_ever() {
     assert!(login.await.unwrap_err().is_not_saved());
 }
 
+// shows P4, P13: nor does it leave anybody without word of it, where there is no runtime that would drive it.
+#[test]
+fn a_login_that_nobody_drives_is_told_of_when_its_time_is_up() {
+    let world = World::new();
+    let store = Store::new(None);
+    store.hold_writes();
+    let brief = Duration::from_millis(20);
+    let builder = world.builder().store(store.clone());
+    let builder = builder.store_timeout(brief).reissue_timeout(brief);
+    let session = builder.build().unwrap();
+    let mut statuses = session.subscribe();
+    let mut login = tokio_test::task::spawn(session.login(world.tokens("u")));
+    tokio_test::assert_pending!(login.poll());
+    assert_eq!(session.status(), SessionStatus::Unloaded, "not yet");
+    let told = statuses.wait_for(SessionStatus::is_logged_in);
+    let told = runtime().block_on(async { support::within(told).await.map(|told| *told) });
+    assert!(
+        matches!(told, Ok(SessionStatus::LoggedIn { saved: false, .. })),
+        "{told:?}"
+    );
+}
+
+// shows P3, P6: what comes late is not lost where the issuer refuses the next one for it.
+#[test]
+fn the_late_tokens_of_an_abandoned_refresh_save_the_session_from_its_refused_successor() {
+    let world = World::new();
+    let session = world.session();
+    let mut paused = Builder::new_current_thread();
+    let other = paused.enable_all().start_paused(true).build().unwrap();
+    let stalled = runtime();
+    other.block_on(session.login(world.tokens("u"))).unwrap();
+    world.expire();
+    world.hold_reissues();
+    let client = world.client(&session);
+    stalled.block_on(async {
+        tokio::spawn(client.get());
+        world.until(|counts| counts.reissues == 1).await;
+    });
+    world.script(Script::Refuse);
+    let second = other.block_on(async {
+        let why = client.get().await.unwrap().why.unwrap();
+        assert!(why.is_outcome_unknown(), "{why}");
+        advance(Duration::from_secs(10)).await;
+        let second = tokio::spawn(client.get());
+        world.until(|counts| counts.reissues == 2).await;
+        second
+    });
+    world.answer_reissues(1);
+    stalled.block_on(support::settle_down());
+    world.release_reissues();
+    let answer = other.block_on(second).unwrap().unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!((session.stats().adopted, session.stats().ends), (1, 0));
+}
+
 // shows P8, P13: a save that comes to its end after a logout is undone.
 #[test]
 fn a_save_that_was_held_up_past_a_logout_leaves_nothing_in_the_store() {
@@ -281,10 +338,7 @@ fn a_save_that_was_held_up_past_a_logout_leaves_nothing_in_the_store() {
     let client = world.client(&session);
     let entered = stalled.enter();
     let request = tokio::spawn(client.get());
-    stalled.block_on(async {
-        let mut written = store.written.subscribe();
-        written.wait_for(|n| *n == 2).await.unwrap();
-    });
+    stalled.block_on(store.until_written(2));
     drop(entered);
     other.block_on(async {
         session.logout().await.unwrap_err();

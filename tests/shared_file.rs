@@ -6,6 +6,8 @@ use std::fs::File;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Barrier;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use futures::future::poll_fn;
 use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::runtime::Builder;
 use tokio::time::timeout;
 use tower_token_refresh::FileStore;
 use tower_token_refresh::Record;
@@ -248,7 +251,7 @@ fn a_swap_that_would_not_count_on_is_refused() {
     assert_eq!(read(&place.store()).version(), 2);
 }
 
-// shows S14, B136
+// shows S14
 #[test]
 fn the_record_of_another_session_is_refused() {
     let (ours, theirs) = (Place::at(2), Place::at(2));
@@ -405,6 +408,35 @@ async fn a_lock_that_another_holds_is_waited_for_and_then_named() {
         drop(held);
         lock(&theirs, NOW).await.unwrap();
     }
+}
+
+// shows B138: all of one process, whatever threads they are on, get their turn, one at a time.
+#[test]
+fn the_threads_of_one_process_take_turns_with_the_lock() {
+    let place = Place::new();
+    let (store, turns) = (place.store(), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            // Clones of one handle, and handles of their own.
+            let store = if n % 2 == 0 {
+                store.clone()
+            } else {
+                place.store()
+            };
+            let turns = &turns;
+            scope.spawn(move || {
+                let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+                for _ in 0..25 {
+                    let held = runtime.block_on(lock(&store, LONG)).unwrap();
+                    let others = turns.fetch_add(1, Ordering::SeqCst) % 2;
+                    assert_eq!(others, 0, "two have it at once");
+                    turns.fetch_add(1, Ordering::SeqCst);
+                    drop(held);
+                }
+            });
+        }
+    });
+    assert_eq!(turns.into_inner(), 2 * 8 * 25);
 }
 
 // shows P3, B138: whoever gave up waiting has neither the lock nor a place in the queue.

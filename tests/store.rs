@@ -26,6 +26,12 @@ fn saved(session: &Session) -> bool {
     format!("{:?}", session.status()).contains("saved: true")
 }
 
+async fn until_saved(session: &Session) {
+    let mut status = session.subscribe();
+    let is_saved = status.wait_for(|_| saved(session));
+    support::within(is_saved).await.unwrap();
+}
+
 // shows B77, B124, P13
 #[tokio::test]
 async fn a_new_pair_is_in_the_store_before_any_waiter_is_released() {
@@ -48,7 +54,7 @@ async fn a_new_pair_is_in_the_store_before_any_waiter_is_released() {
     assert_eq!(*store.written.borrow(), 2, "written once per refresh");
 }
 
-// shows P13 for a login: requests wait for its save.
+// shows P13 for a login, B125: requests wait for its save.
 #[tokio::test]
 async fn requests_wait_for_the_save_of_a_login() {
     let world = World::new();
@@ -56,13 +62,16 @@ async fn requests_wait_for_the_save_of_a_login() {
     store.hold_writes();
     let login = support::log_in(&session, world.tokens("u"));
     store.until_written(1).await;
+    assert!(!session.status().is_logged_in());
     let request = tokio::spawn(world.client(&session).get());
+    let token = tokio::spawn(async move { session.token().await });
     settle_down().await;
     assert_eq!(world.counts().requests, 0);
-    assert!(!session.status().is_logged_in());
+    assert!(!token.is_finished());
     store.writes.add_permits(1);
     login.await.unwrap().unwrap();
     assert_eq!(request.await.unwrap().unwrap().status, StatusCode::OK);
+    assert_eq!(token.await.unwrap().unwrap().expose(), "a-u-1");
 }
 
 // shows B126, P13
@@ -83,8 +92,7 @@ async fn a_pair_that_cannot_be_saved_is_used_and_saved_later_and_that_is_told() 
         assert!(!saved(&session));
         store.fail_writes(false);
         store.panic(false);
-        let mut status = session.subscribe();
-        status.wait_for(|_| saved(&session)).await.unwrap();
+        until_saved(&session).await;
         let token = session.token().await.unwrap();
         assert_eq!(store.access_token().as_deref(), Some(token.expose()));
     }
@@ -117,11 +125,7 @@ async fn a_login_that_cannot_be_saved_says_so_and_counts() {
         StatusCode::OK
     );
     store.fail_writes(false);
-    session
-        .subscribe()
-        .wait_for(|_| saved(&session))
-        .await
-        .unwrap();
+    until_saved(&session).await;
     assert_eq!(store.access_token().as_deref(), Some("a-u-1"));
 }
 
@@ -136,7 +140,7 @@ async fn a_logout_that_cannot_clear_the_store_says_so_and_clears_it_later() {
     store.fail_writes(false);
     let mut writes = store.written.subscribe();
     writes.mark_unchanged();
-    writes.changed().await.unwrap();
+    support::within(writes.changed()).await.unwrap();
     settle_down().await;
     assert!(store.tokens().is_none());
 }
@@ -294,8 +298,7 @@ fn a_save_that_lost_its_runtime_is_taken_up_by_the_next_request() {
         store.fail_writes(false);
         runtime().block_on(async {
             world.client(&session).get().await.unwrap();
-            let mut status = session.subscribe();
-            status.wait_for(|_| saved(&session)).await.unwrap();
+            until_saved(&session).await;
         });
         assert_eq!(store.access_token().as_deref(), Some("a-u-1"));
     }
@@ -311,14 +314,11 @@ async fn a_store_that_fails_again_and_again_is_tried_until_it_works() {
         session.login(world.tokens("u")).await.unwrap_err();
         let mut writes = store.written.subscribe();
         let seen = *writes.borrow_and_update();
-        writes.wait_for(|n| *n >= seen + 5).await.unwrap();
+        let five_more = writes.wait_for(|n| *n >= seen + 5);
+        support::within(five_more).await.unwrap();
     }
     store.fail_writes(false);
-    session
-        .subscribe()
-        .wait_for(|_| saved(&session))
-        .await
-        .unwrap();
+    until_saved(&session).await;
     assert_eq!(store.access_token().as_deref(), Some("a-u-3"));
 }
 
@@ -340,11 +340,7 @@ async fn the_save_of_one_login_does_not_stand_for_the_next() {
     assert!(second.await.unwrap().unwrap_err().is_not_saved());
     store.fail_writes(false);
     store.writes.add_permits(10);
-    session
-        .subscribe()
-        .wait_for(|_| saved(&session))
-        .await
-        .unwrap();
+    until_saved(&session).await;
     assert_eq!(store.access_token().as_deref(), Some("a-b-2"));
 }
 
@@ -367,8 +363,7 @@ fn a_save_is_made_good_on_another_runtime_when_the_first_stands_still() {
         .unwrap_err();
     store.fail_writes(false);
     other.block_on(async {
-        let mut status = session.subscribe();
-        status.wait_for(|_| saved(&session)).await.unwrap();
+        until_saved(&session).await;
     });
     assert_eq!(store.access_token().as_deref(), Some("a-u-2"));
 }

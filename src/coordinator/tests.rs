@@ -266,3 +266,27 @@ async fn what_is_somebody_else_s_is_dropped_when_the_lock_is_released() {
     late.fail(error());
     assert!(!locked.load(Ordering::Relaxed));
 }
+
+// shows B43: somebody else holds the lock all the while.
+#[test]
+fn a_request_with_a_good_token_takes_no_lock() {
+    let store = Storage::Own(Box::new(OwnMemory::default()));
+    let reissue = reissue_fn(|_| pending());
+    let coordinator = Coordinator::new(settings(), rules(), store, Box::new(reissue));
+    let login = coordinator.login(tokens("a"));
+    futures_util::FutureExt::now_or_never(login)
+        .unwrap()
+        .unwrap();
+
+    let held = coordinator.lock();
+    let (tell, told) = std::sync::mpsc::channel();
+    let other = coordinator.clone();
+    std::thread::spawn(move || {
+        let sent = matches!(other.admit(), Admitted::Go(_, Some(_)));
+        let again = other.current().1.is_some();
+        let _ = tell.send(sent && again);
+    });
+    let done = told.recv_timeout(Duration::from_secs(60));
+    drop(held);
+    assert_eq!(done, Ok(true), "it waits for the lock");
+}

@@ -144,7 +144,7 @@ async fn a_rate_limit_counts_sends_below_and_calls_above() {
     }
 }
 
-// shows B53, P10: no answer says nothing about the token.
+// shows B25, P10: no answer says nothing about the token.
 #[tokio::test]
 async fn a_first_send_that_is_shed_below_is_an_error_and_no_rejection() {
     let site = Site::start().await;

@@ -14,6 +14,7 @@ use tower_token_refresh::Swap;
 
 use crate::kind::Real;
 use crate::shared::moved;
+use crate::support::within;
 
 /// What a process does with the store, told by the record that it reads or writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,7 @@ impl Way {
 
     pub async fn until_stopped(&self) {
         let mut is_open = self.state.is_open.subscribe();
-        is_open.wait_for(|is_open| !is_open).await.unwrap();
+        within(is_open.wait_for(|is_open| !is_open)).await.unwrap();
     }
 
     pub fn go_on(&self) {
@@ -98,17 +99,14 @@ impl Way {
     /// Waits until it has renewed its claims so often.
     pub async fn until_renewed(&self, times: usize) {
         let mut renewals = self.state.renewals.subscribe();
-        renewals.wait_for(|all| *all >= times).await.unwrap();
+        let renewed = renewals.wait_for(|all| *all >= times);
+        within(renewed).await.unwrap();
     }
 
     /// Waits until it has seen such a record in the store.
     pub async fn until_seen(&self, condition: impl FnMut(&Value) -> bool) {
-        self.state
-            .seen
-            .subscribe()
-            .wait_for(condition)
-            .await
-            .unwrap();
+        let mut seen = self.state.seen.subscribe();
+        within(seen.wait_for(condition)).await.unwrap();
     }
 
     /// Is a claim of this process what it has seen last in the store?

@@ -8,10 +8,12 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+use std::sync::mpsc;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
@@ -26,6 +28,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use http_body_util::Full;
 use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -115,6 +118,7 @@ pub struct World {
     reissues: Arc<Semaphore>,
     /// The same for the API's answers.
     answers: Arc<Semaphore>,
+    _limit: Arc<Limit>,
 }
 
 impl World {
@@ -124,6 +128,7 @@ impl World {
             counts: Arc::new(watch::Sender::new(Counts::default())),
             reissues: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             answers: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            _limit: Limit::new(),
         }
     }
 
@@ -173,8 +178,10 @@ impl World {
     }
 
     /// Waits until the counts are as the test wants them.
-    pub async fn until(&self, condition: impl FnMut(&Counts) -> bool) {
-        self.counts.subscribe().wait_for(condition).await.unwrap();
+    #[track_caller]
+    pub fn until(&self, condition: impl FnMut(&Counts) -> bool) -> impl Future<Output = ()> {
+        let mut counts = self.counts.subscribe();
+        within(async move { drop(counts.wait_for(condition).await.unwrap()) })
     }
 
     /// Reissues are received, and not answered until [`Self::release_reissues`].
@@ -184,6 +191,11 @@ impl World {
 
     pub fn release_reissues(&self) {
         self.reissues.add_permits(1 << 20);
+    }
+
+    /// So many of them are answered.
+    pub fn answer_reissues(&self, n: usize) {
+        self.reissues.add_permits(n);
     }
 
     pub fn hold_answers(&self) {
@@ -483,6 +495,65 @@ pub fn refresh_error(error: &BoxError) -> &RefreshError {
         .unwrap_or_else(|| panic!("no RefreshError: {error}"))
 }
 
+/// The longest that a test may take which has a [`World`], with all that goes on in it.
+const LONGEST: Duration = Duration::from_secs(20 * 60);
+
+/// As long as it is there, time runs. Whatever a test waits for, a task or a lock or a thread, it has an end:
+/// then the process is ended, by the name of the test.
+struct Limit(#[expect(dead_code, reason = "its end is what is heard")] mpsc::Sender<()>);
+
+impl Limit {
+    fn new() -> Arc<Self> {
+        let (is_over, over) = mpsc::channel();
+        let current = std::thread::current();
+        let test = current.name().unwrap_or("a test").to_owned();
+        std::thread::spawn(move || {
+            if over.recv_timeout(LONGEST) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{test} has hung for {LONGEST:?}");
+                std::process::exit(101);
+            }
+        });
+        Arc::new(Self(is_over))
+    }
+}
+
+/// More than anything takes that happens at all.
+const HANG: Duration = Duration::from_secs(120);
+
+/// Waits for what is to happen, and fails the test where it does not. By the clock on the wall, which nobody
+/// pauses: in a test that does, time passes for the code and not for this.
+#[track_caller]
+pub fn within<F: Future>(wait: F) -> impl Future<Output = F::Output> {
+    let place = Location::caller();
+    async move {
+        // The thread ends when there is nobody left to tell.
+        let (is_over, over) = mpsc::channel::<()>();
+        let (tell, told) = oneshot::channel();
+        std::thread::spawn(move || {
+            if over.recv_timeout(HANG) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = tell.send(());
+            }
+        });
+        let output = tokio::select! {
+            biased;
+            output = wait => output,
+            Ok(()) = told => panic!("what is waited for does not happen: {place}"),
+        };
+        drop(is_over);
+        output
+    }
+}
+
+/// Waits until so many wait for a refresh.
+#[track_caller]
+pub fn until_waiting(session: &Session, n: usize) -> impl Future<Output = ()> {
+    within(async move {
+        while session.stats().waiters != n {
+            tokio::task::yield_now().await;
+        }
+    })
+}
+
 /// Polls `future` at most `polls` times, lets everything else run in between, then drops it.
 pub async fn poll_then_drop<F: Future>(future: F, polls: usize) -> Option<F::Output> {
     let mut future = Box::pin(future);
@@ -558,9 +629,17 @@ impl Store {
     }
 
     /// Waits until so many writes have begun.
-    pub async fn until_written(&self, n: usize) {
+    #[track_caller]
+    pub fn until_written(&self, n: usize) -> impl Future<Output = ()> {
         let mut written = self.written.subscribe();
-        written.wait_for(|written| *written == n).await.unwrap();
+        within(async move { drop(written.wait_for(|written| *written == n).await.unwrap()) })
+    }
+
+    /// The same of reads.
+    #[track_caller]
+    pub fn until_loaded(&self, n: usize) -> impl Future<Output = ()> {
+        let mut loaded = self.loaded.subscribe();
+        within(async move { drop(loaded.wait_for(|loaded| *loaded == n).await.unwrap()) })
     }
 
     /// Somebody else writes into it.

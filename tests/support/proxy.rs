@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
@@ -15,6 +16,10 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// More than anything takes that happens at all.
+const HANG: Duration = Duration::from_secs(120);
 
 /// What becomes of bytes that have arrived at the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,17 +152,22 @@ impl Proxy {
 
     pub async fn until_connected(&self, n: usize) {
         let mut count = self.shared.count.subscribe();
-        count.wait_for(|count| *count >= n).await.unwrap();
+        let connected = timeout(HANG, count.wait_for(|count| *count >= n)).await;
+        connected.expect("it is connected").unwrap();
     }
 
     /// Waits until a request was held or lost.
     pub async fn until_requested(&self) {
-        self.shared.requests.subscribe().changed().await.unwrap();
+        let mut requests = self.shared.requests.subscribe();
+        let requested = timeout(HANG, requests.changed()).await;
+        requested.expect("there is a request").unwrap();
     }
 
     /// Waits until an answer was held or lost: what was asked is done.
     pub async fn until_answered(&self) {
-        self.shared.answers.subscribe().changed().await.unwrap();
+        let mut answers = self.shared.answers.subscribe();
+        let answered = timeout(HANG, answers.changed()).await;
+        answered.expect("there is an answer").unwrap();
     }
 
     /// Waits until something got as far as it can on this way.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
@@ -18,6 +19,10 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// More than anything takes that happens at all.
+const HANG: Duration = Duration::from_secs(120);
 
 /// What it does with one request.
 #[derive(Clone, Default)]
@@ -99,7 +104,8 @@ impl<A: Clone> Book<A> {
     pub async fn asked(&self, n: usize) {
         let mut requests = self.requests.subscribe();
         let enough = |requests: &Vec<String>| requests.len() >= n;
-        requests.wait_for(enough).await.unwrap();
+        let asked = timeout(HANG, requests.wait_for(enough)).await;
+        asked.expect("it is asked").unwrap();
     }
 }
 

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -22,10 +23,14 @@ use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tower_token_refresh::ReissueError;
 use tower_token_refresh::Session;
 use tower_token_refresh::TokenSet;
 use tower_token_refresh::reissue_fn;
+
+/// More than anything takes that happens at all.
+const HANG: Duration = Duration::from_secs(120);
 
 pub struct Server {
     pub base: String,
@@ -110,7 +115,8 @@ impl Server {
     pub async fn until_open(&self, most: usize) {
         let mut connections = self.connections.subscribe();
         let few = |it: &Connections| it.open <= most;
-        connections.wait_for(few).await.unwrap();
+        let closed = timeout(HANG, connections.wait_for(few)).await;
+        closed.expect("they are closed").unwrap();
     }
 }
 

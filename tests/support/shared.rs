@@ -37,6 +37,7 @@ use crate::support::Answer;
 use crate::support::Client;
 use crate::support::World;
 use crate::support::settle_down;
+use crate::support::within;
 
 type Lock = Arc<tokio::sync::Mutex<()>>;
 
@@ -482,7 +483,8 @@ impl<S> Process<S> {
 
     /// Waits until the session stands so.
     pub async fn until(&self, condition: impl FnMut(&SessionStatus) -> bool) -> SessionStatus {
-        *self.session.subscribe().wait_for(condition).await.unwrap()
+        let mut status = self.session.subscribe();
+        *within(status.wait_for(condition)).await.unwrap()
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -21,6 +22,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tower_token_refresh::JsonReissue;
 use tower_token_refresh::Session;
 use tower_token_refresh::SessionBuilder;
@@ -28,6 +30,9 @@ use tower_token_refresh::TokenSet;
 
 use super::server::Server;
 use super::server::token;
+
+/// More than anything takes that happens at all.
+const HANG: Duration = Duration::from_secs(120);
 
 /// What the API says when it rejects a token.
 pub const REJECTION: &str = "the server's own words";
@@ -181,7 +186,8 @@ impl Site {
     /// Waits until the counts are as the test wants them.
     pub async fn until(&self, condition: impl FnMut(&Counts) -> bool) {
         let mut counts = self.log.counts.subscribe();
-        counts.wait_for(condition).await.unwrap();
+        let reached = timeout(HANG, counts.wait_for(condition)).await;
+        reached.expect("it happens").unwrap();
     }
 
     /// Requests are read, and not answered until [`Self::release_answers`].

@@ -174,6 +174,15 @@ impl Place {
     /// After an error the old file is as it was, with one exception: when the folder could not be
     /// written down, the new one is in place and may be lost if the machine fails now.
     pub(super) fn replace(&self, text: &[u8]) -> Result<Option<Signature>, FileError> {
+        self.replace_and(text, File::sync_all)
+    }
+
+    /// The same, with what makes a file or a folder last: a test can count it, and have it fail.
+    fn replace_and(
+        &self,
+        text: &[u8],
+        sync: impl Fn(&File) -> io::Result<()>,
+    ) -> Result<Option<Signature>, FileError> {
         let (folder, name) = self.parts()?;
         let mut prefix = OsString::from(".");
         prefix.push(name);
@@ -183,7 +192,7 @@ impl Place {
             .rand_bytes(RANDOM)
             .tempfile_in(folder)
             .map_err(|error| self.failed("no file can be written in its folder", error))?;
-        let file = fill(file, text).map_err(|error| {
+        let file = fill(file, text, &sync).map_err(|error| {
             self.failed(
                 "its new text cannot be written, so the old one stays",
                 error,
@@ -193,7 +202,7 @@ impl Place {
             .persist(&self.path)
             .map_err(|error| self.failed("it cannot be replaced by its new text", error.error))?;
         sweep(folder, &prefix);
-        sync_folder(folder).map_err(|error| {
+        sync_folder(folder, &sync).map_err(|error| {
             self.failed(
                 "its new text is in place, and its folder cannot be synced: it may be lost if the \
                  machine fails now",
@@ -270,10 +279,14 @@ impl Place {
 }
 
 /// Only the owner may read the new file, whatever the process's mask.
-fn fill(mut file: NamedTempFile, text: &[u8]) -> io::Result<NamedTempFile> {
+fn fill(
+    mut file: NamedTempFile,
+    text: &[u8],
+    sync: impl Fn(&File) -> io::Result<()>,
+) -> io::Result<NamedTempFile> {
     make_private(file.as_file())?;
     file.write_all(text)?;
-    file.as_file().sync_all()?;
+    sync(file.as_file())?;
     Ok(file)
 }
 
@@ -414,8 +427,8 @@ pub(super) fn make_private(_: &File) -> io::Result<()> {
 /// Makes the new name last. Not every file system can, and not every folder may be read: then it
 /// is for the system to do so.
 #[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+fn sync_folder(folder: &Path, sync: impl Fn(&File) -> io::Result<()>) -> io::Result<()> {
+    let synced = File::open(folder).and_then(|folder| sync(&folder));
     match synced {
         Err(error)
             if matches!(
@@ -430,6 +443,91 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
+fn sync_folder(_: &Path, _: impl Fn(&File) -> io::Result<()>) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// A file with an old text in a folder of its own.
+    fn place() -> (tempfile::TempDir, Place) {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::new(folder.path().join("session.json"));
+        fs::write(place.path(), "old").unwrap();
+        (folder, place)
+    }
+
+    fn files_in(folder: &Path) -> usize {
+        fs::read_dir(folder).unwrap().count()
+    }
+
+    // shows S15: the new text lasts before it has the name, and then the name does.
+    #[test]
+    fn the_new_text_is_synced_before_it_is_in_place_and_its_folder_afterwards() {
+        let (folder, place) = place();
+        let synced = RefCell::new(Vec::new());
+        let note = |file: &File| {
+            let metadata = file.metadata()?;
+            let in_place = fs::read_to_string(place.path())?;
+            synced.borrow_mut().push((
+                metadata.is_dir(),
+                identity(&metadata),
+                metadata.len(),
+                in_place,
+            ));
+            file.sync_all()
+        };
+        place.replace_and(b"a new text", note).unwrap();
+        let (file, folder) = (fs::metadata(place.path()), fs::metadata(folder.path()));
+        let (file, folder) = (file.unwrap(), folder.unwrap());
+        let expected = [
+            (false, identity(&file), 10, "old".to_owned()),
+            (
+                true,
+                identity(&folder),
+                folder.len(),
+                "a new text".to_owned(),
+            ),
+        ];
+        assert_eq!(synced.into_inner(), expected);
+    }
+
+    // shows S15: what does not last does not come into place.
+    #[test]
+    fn a_text_that_cannot_be_synced_leaves_the_old_one_and_nothing_beside_it() {
+        let (folder, place) = place();
+        let fails = |_: &File| Err(io::Error::other("no room"));
+        let error = place.replace_and(b"a new text", fails).err().unwrap();
+        assert!(
+            error.to_string().ends_with("so the old one stays"),
+            "{error}"
+        );
+        assert_eq!(fs::read(place.path()).unwrap(), b"old");
+        assert_eq!(files_in(folder.path()), 1);
+    }
+
+    // shows S15: a folder that cannot be synced is told, unless no folder there ever can.
+    #[test]
+    fn a_folder_that_cannot_be_synced_is_an_error_where_others_can() {
+        for (kind, is_told) in [
+            (ErrorKind::Other, true),
+            (ErrorKind::InvalidInput, false),
+            (ErrorKind::PermissionDenied, false),
+            (ErrorKind::Unsupported, false),
+        ] {
+            let (folder, place) = place();
+            let fails = |file: &File| match file.metadata()?.is_dir() {
+                true => Err(kind.into()),
+                false => Ok(()),
+            };
+            let replaced = place.replace_and(b"a new text", fails);
+            assert_eq!(replaced.is_err(), is_told, "{kind}");
+            assert_eq!(fs::read(place.path()).unwrap(), b"a new text");
+            assert_eq!(files_in(folder.path()), 1);
+        }
+    }
 }
