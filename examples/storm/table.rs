@@ -1,13 +1,12 @@
 //! The outcome for people.
 
-use comfy_table::{
-    Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY,
-};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets::UTF8_HORIZONTAL_ONLY};
 
 use crate::{
     options::Options,
     promises::Kept,
     record::Record,
+    terminal::fit,
     words::{thousands, time},
 };
 
@@ -70,9 +69,8 @@ fn promises(promises: &[Kept]) -> Table {
 
 fn plain() -> Table {
     let mut table = Table::new();
-    table
-        .load_style(UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    fit(&mut table);
     // Rows belong together: a line between any two would take them apart.
     *table.style_mut() = UTF8_HORIZONTAL_ONLY.row_separator(comfy_table::LineStyle::none());
     table
