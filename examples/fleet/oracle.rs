@@ -162,6 +162,11 @@ impl Oracle {
         self.killed.insert(process);
     }
 
+    /// How many that were.
+    pub fn killed_so_far(&self) -> u64 {
+        self.killed.len() as u64
+    }
+
     /// This refresh token is in the store.
     pub fn stored(&mut self, refresh: Fingerprint) {
         if let Some(known) = self.pairs.get_mut(&refresh) {

@@ -59,6 +59,8 @@ pub struct Fleet {
     recoveries: Vec<Duration>,
     hits: u64,
     hung: u64,
+    idle_rounds: Vec<u32>,
+    overtime: u64,
     // Last: what the processes stand on.
     ground: Ground,
 }
@@ -116,6 +118,8 @@ impl Fleet {
             recoveries: Vec::new(),
             hits: 0,
             hung: 0,
+            idle_rounds: Vec::new(),
+            overtime: 0,
             ground,
         };
         fleet.log_in().await?;
@@ -135,7 +139,7 @@ impl Fleet {
     }
 
     pub async fn round(&mut self, number: u32) -> anyhow::Result<()> {
-        let lost = self.book.oracle().counts().lost;
+        let before = self.book.oracle().counts();
         let begun = self.live_out().await?;
         let fault = self.plan.next();
         let mut late = None;
@@ -174,7 +178,14 @@ impl Fleet {
         }
         self.give_up(number, &round)?;
         let hits = self.trap.rest().await;
-        let is_hit = !hits.is_empty() || self.book.oracle().counts().lost > lost;
+        let after = self.book.oracle().counts();
+        // Whoever goes on with a token that has not expired proves nothing.
+        if after.expiries == before.expiries {
+            self.idle_rounds.push(number);
+        }
+        let longest = round.times.iter().max().copied().unwrap_or_default();
+        self.overtime += (longest.as_millis() / TOKEN_LIFE.as_millis()) as u64;
+        let is_hit = !hits.is_empty() || after.lost > before.lost;
         if is_hit || !self.options.has_faults() {
             self.recoveries.append(&mut round.times);
         }
@@ -197,10 +208,17 @@ impl Fleet {
         self.view.clear();
         self.look().await;
         let held = self.proxy.hold().await;
+        let (counts, killed) = {
+            let oracle = self.book.oracle();
+            (oracle.counts(), oracle.killed_so_far())
+        };
         let outcome = Outcome {
-            counts: self.book.oracle().counts(),
+            counts,
             issuer: self.backend.stats(),
             hits: self.hits,
+            killed,
+            idle_rounds: self.idle_rounds,
+            overtime: self.overtime,
             hung: self.hung,
             recovery: Percentiles::of(self.recoveries),
             speed: self.book.speeds().summary(),

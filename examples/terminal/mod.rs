@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{
+    Attribute, Cell, Color, ContentArrangement, LineStyle, Table, presets::UTF8_HORIZONTAL_ONLY,
+};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 /// Below this, cells would be broken into pieces that nobody can read: the terminal breaks the lines instead.
@@ -25,6 +27,38 @@ pub fn fit(table: &mut Table) {
         Some(LEAST_COLUMNS..) => ContentArrangement::Dynamic,
         _ => ContentArrangement::Disabled,
     });
+}
+
+/// A table with a line above and one below.
+pub fn ruled() -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    // Rows belong together: a line between any two would take them apart.
+    *table.style_mut() = UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none());
+    fit(&mut table);
+    table
+}
+
+/// What was promised, each with a tick, or with a cross and what was seen instead.
+pub fn promises<'a>(
+    title: &str,
+    promises: impl IntoIterator<Item = (&'a str, Option<String>)>,
+) -> Table {
+    let mut table = ruled();
+    let bold = |text: &str| Cell::new(text).add_attribute(Attribute::Bold);
+    table.set_header([bold(""), bold(title)]);
+    for (what, broken) in promises {
+        let (mark, color) = match broken {
+            None => ("✓", Color::Green),
+            Some(_) => ("✗", Color::Red),
+        };
+        let text = match broken {
+            None => what.to_owned(),
+            Some(seen) => format!("{what}\n{seen}"),
+        };
+        table.add_row([Cell::new(mark).fg(color), Cell::new(text)]);
+    }
+    table
 }
 
 /// The form of a bar, which takes what the text in `form` leaves of the line.
