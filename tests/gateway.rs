@@ -238,7 +238,11 @@ async fn sixty_four_users_get_their_own_answers_while_all_tokens_expire() -> Res
         parallel: 4,
         expiries: 4,
     };
-    let outcome = timeout(4 * PATIENCE, crowd::run(plan, &gateway.base, &backend)).await??;
+    let outcome = timeout(
+        4 * PATIENCE,
+        crowd::run(plan, &gateway.base, &backend, || ()),
+    )
+    .await??;
     assert_eq!(outcome.foreign, 0, "{outcome:?}");
     assert_eq!(outcome.ok, 64 * 60, "{outcome:?}");
     // One for each user and expiry at the most, and for most of them one.

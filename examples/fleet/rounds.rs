@@ -34,7 +34,7 @@ use crate::{
     speed::Percentiles,
     stored,
     stores::Store,
-    view::View,
+    view::{Curtain, View},
     words,
 };
 
@@ -61,6 +61,7 @@ pub struct Fleet {
     hung: u64,
     idle_rounds: Vec<u32>,
     overtime: u64,
+    _curtain: Curtain,
     // Last: what the processes stand on.
     ground: Ground,
 }
@@ -95,6 +96,7 @@ impl Fleet {
         let trap = Trap::new(living.clone(), book.clone(), view.clone());
         let proxy = Proxy::start(backend.base(), options, book.clone(), trap.clone()).await?;
         let (sender, heard) = mpsc::unbounded_channel();
+        let curtain = Curtain(view.clone());
         let mut fleet = Self {
             nursery: Nursery {
                 base: proxy.base.clone(),
@@ -120,6 +122,7 @@ impl Fleet {
             hung: 0,
             idle_rounds: Vec::new(),
             overtime: 0,
+            _curtain: curtain,
             ground,
         };
         fleet.log_in().await?;
@@ -205,7 +208,7 @@ impl Fleet {
                 Ok(None) | Err(_) => break,
             }
         }
-        self.view.clear();
+        self.view.close();
         self.look().await;
         let held = self.proxy.hold().await;
         let (counts, killed) = {

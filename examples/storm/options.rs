@@ -15,7 +15,8 @@ use crate::{
 
 /// Many requests at once meet a token that has expired: the main job of the crate, over loopback.
 ///
-/// Exit status: 0 when every promise was kept, 1 when one was broken, 2 for wrong usage.
+/// Exit status: 0 when every promise was kept, 1 when one was broken, 2 for wrong usage, and 128 + n when
+/// signal n has ended it (130 for Ctrl-C).
 #[derive(Clone, Debug, Parser)]
 #[command(name = "storm")]
 pub struct Options {
