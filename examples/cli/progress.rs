@@ -17,7 +17,7 @@ pub fn progress_bar(requests: u64, what: &str, pauses: Duration) -> ProgressBar 
         return ProgressBar::hidden();
     }
     let form = "{wide_bar:.green/dim} {human_pos} of {human_len} {msg} settled  {elapsed}";
-    ProgressBar::new(requests)
+    ProgressBar::with_draw_target(Some(requests), terminal::target())
         .with_style(terminal::style(form))
         .with_message(what.to_owned())
         .with_finish(ProgressFinish::AndClear)

@@ -7,7 +7,10 @@ use std::{
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 
-use crate::{options::Options, terminal::style};
+use crate::{
+    options::Options,
+    terminal::{style, target},
+};
 
 /// A line for each place in the fleet. It is hidden where standard error is no terminal.
 #[derive(Clone)]
@@ -21,7 +24,7 @@ pub struct View {
 
 impl View {
     pub fn new(options: &Options) -> Self {
-        let all = MultiProgress::new();
+        let all = MultiProgress::with_draw_target(target());
         let form = "{wide_bar:.green/dim} {pos} of {len} rounds  {msg}";
         let rounds = all.add(ProgressBar::new(options.rounds.into()).with_style(style(form)));
         let line = |number| {

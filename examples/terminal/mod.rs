@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use std::{
-    io::{IsTerminal, stderr},
+    io,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -12,11 +12,12 @@ use std::{
 use comfy_table::{
     Attribute, Cell, Color, ContentArrangement, LineStyle, Table, presets::UTF8_HORIZONTAL_ONLY,
 };
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle, TermLike};
 
 /// Below this, cells would be broken into pieces that nobody can read: the terminal breaks the lines instead.
-const LEAST_COLUMNS: u16 = 40;
-/// Where standard error is no terminal, a line is written so often.
+const LEAST_COLUMNS: u16 = 24;
+/// Where no bar can be drawn, a line is written so often.
 const QUIET: Duration = Duration::from_secs(10);
 /// How often a bar is drawn when nothing has happened.
 const TICK: Duration = Duration::from_millis(200);
@@ -61,13 +62,74 @@ pub fn promises<'a>(
     table
 }
 
-/// The form of a bar, which takes what the text in `form` leaves of the line.
+/// A line on the terminal. A `{wide_bar}` in it takes what the text leaves.
 pub fn style(form: &str) -> ProgressStyle {
     ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
+/// Standard error, where it is a terminal that tells how wide it is. No bar can be drawn on another.
+pub fn target() -> ProgressDrawTarget {
+    match has_columns() {
+        true => ProgressDrawTarget::term_like_with_hz(Box::new(Returning(Term::stderr())), 10),
+        false => ProgressDrawTarget::hidden(),
+    }
+}
+
+fn has_columns() -> bool {
+    let size = Term::stderr().size_checked();
+    size.is_some_and(|(_, columns)| columns > 0)
+}
+
+/// A terminal that writes `^C` over a line and not behind it: the lines are filled up to their end, so that it
+/// would begin another, and whoever clears the lines would clear one too few.
+#[derive(Debug)]
+struct Returning(Term);
+
+impl TermLike for Returning {
+    fn width(&self) -> u16 {
+        TermLike::width(&self.0)
+    }
+
+    fn height(&self) -> u16 {
+        TermLike::height(&self.0)
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_up(n)
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_down(n)
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_right(n)
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        self.0.move_cursor_left(n)
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.0.write_line(text)
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.0.write_str(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.0.clear_line()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.write_str("\r")?;
+        self.0.flush()
+    }
+}
+
 /// How many of all there are have been done. It is on standard error: a bar that is gone when this is dropped,
-/// or, where that is no terminal, a line now and then.
+/// or, where none can be drawn, a line now and then.
 pub struct Progress {
     bar: ProgressBar,
     lines: Option<Mutex<Instant>>,
@@ -77,9 +139,9 @@ pub struct Progress {
 impl Progress {
     /// `what` is done with them, such as `requests settled`.
     pub fn new(all: u64, what: &str) -> Self {
-        let lines = (!stderr().is_terminal()).then(|| Mutex::new(Instant::now()));
+        let lines = (!has_columns()).then(|| Mutex::new(Instant::now()));
         let form = "{wide_bar:.green/dim} {human_pos} of {human_len} {msg}  {elapsed}";
-        let bar = ProgressBar::with_draw_target(Some(all), ProgressDrawTarget::stderr())
+        let bar = ProgressBar::with_draw_target(Some(all), target())
             .with_style(style(form))
             .with_message(what.to_owned())
             .with_finish(ProgressFinish::AndClear);
