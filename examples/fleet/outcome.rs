@@ -15,8 +15,6 @@ pub struct Outcome {
     pub issuer: Stats,
     /// Processes that were killed or stopped.
     pub hits: u64,
-    /// Those that were killed.
-    pub killed: u64,
     pub hung: u64,
     /// Rounds in which no token was replaced that had expired.
     pub idle_rounds: Vec<u32>,
@@ -112,9 +110,10 @@ impl Outcome {
             families_ended,
             in_doubt,
             lost,
+            killed,
             ..
         } = self.counts;
-        let taken = lost + self.killed;
+        let taken = lost + killed;
         vec![
             self.lived_out(),
             check(
@@ -130,10 +129,7 @@ impl Outcome {
             check(
                 "in doubt is no more than what was lost on the way or with its process",
                 in_doubt <= taken,
-                || {
-                    let killed = self.killed;
-                    format!("{in_doubt} reissues; {lost} answers lost, {killed} processes killed")
-                },
+                || format!("{in_doubt} reissues; {lost} answers lost, {killed} processes killed"),
             ),
             check(
                 "no login ends but for what nobody can know any more",

@@ -211,15 +211,10 @@ impl Fleet {
         self.view.close();
         self.look().await;
         let held = self.proxy.hold().await;
-        let (counts, killed) = {
-            let oracle = self.book.oracle();
-            (oracle.counts(), oracle.killed_so_far())
-        };
         let outcome = Outcome {
-            counts,
+            counts: self.book.oracle().counts(),
             issuer: self.backend.stats(),
             hits: self.hits,
-            killed,
             idle_rounds: self.idle_rounds,
             overtime: self.overtime,
             hung: self.hung,
