@@ -15,14 +15,12 @@ macro_rules! seeded {
 }
 
 #[cfg(not(seeded_faults))]
-#[allow(unused_macros, reason = "no fault is seeded yet")]
 macro_rules! seeded {
     ($fault:ident) => {
         false
     };
 }
 
-#[allow(unused_imports, reason = "no fault is seeded yet")]
 pub(crate) use seeded;
 
 #[cfg(seeded_faults)]
@@ -41,7 +39,23 @@ macro_rules! faults {
 }
 
 #[cfg(seeded_faults)]
-faults! {}
+faults! {
+    /// Found by the programs: see docs/seeded-faults.md.
+    BodyReplayedEmpty,
+    DoubleReissue,
+    EndToldTwice,
+    FailureEnds,
+    FailureSettlesNobody,
+    LateRejectionReissues,
+    NewTokensNotStored,
+    NoCoolDown,
+    NoEpochCheckOnReplay,
+    NoEpochCheckWhenHeld,
+    NoReissueLimit,
+    NoTurn,
+    RotatedTokenLost,
+    SameTokenForAllUsers,
+}
 
 /// Does the environment name this fault? One that it names and nobody knows ends the process: a run
 /// that seeds nothing would pass for one that found nothing.
@@ -51,7 +65,8 @@ pub(crate) fn is_seeded(fault: Fault) -> bool {
 
     static SEEDED: OnceLock<Option<Fault>> = OnceLock::new();
     let seeded = SEEDED.get_or_init(|| {
-        let name = std::env::var("SEEDED_FAULT").ok()?;
+        let name = std::env::var("SEEDED_FAULT").ok();
+        let name = name.filter(|name| !name.is_empty())?;
         let named = |fault: &&Fault| format!("{fault:?}") == name;
         let known = Fault::ALL.iter().find(named).copied();
         if known.is_none() {
@@ -64,4 +79,13 @@ pub(crate) fn is_seeded(fault: Fault) -> bool {
         known
     });
     *seeded == Some(fault)
+}
+
+/// The first token that anybody was given, for everybody.
+#[cfg(seeded_faults)]
+pub(crate) fn first(header: Option<http::HeaderValue>) -> Option<http::HeaderValue> {
+    use std::sync::OnceLock;
+
+    static FIRST: OnceLock<http::HeaderValue> = OnceLock::new();
+    header.map(|header| FIRST.get_or_init(|| header).clone())
 }

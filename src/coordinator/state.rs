@@ -16,6 +16,7 @@ use super::status::SessionStatus;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::seeded::seeded;
 use crate::time::Due;
 use crate::time::Now;
 use crate::token::Lifetime;
@@ -302,7 +303,7 @@ impl State {
         let Login::Live(token) = &self.login else {
             return Recovery::Fail(self.no_login());
         };
-        let rejected = token.rejected != Rejected::No;
+        let rejected = token.rejected != Rejected::No || seeded!(LateRejectionReissues);
         if let Some(attempt) = self.running() {
             attempt.blocking |= rejected;
             return match attempt.blocking {
@@ -671,7 +672,7 @@ impl State {
     fn check_window(&mut self, now: Instant) -> Result<(), RefreshError> {
         let (most, window) = self.rules.window;
         self.reissues.retain(|at| now.duration_since(*at) < window);
-        match self.reissues.len() < most as usize {
+        match self.reissues.len() < most as usize || seeded!(NoReissueLimit) {
             true => Ok(()),
             false => Err(RefreshError::new(Kind::ReissueLimit)),
         }
@@ -725,7 +726,7 @@ impl State {
             failure.error.kind(),
             Kind::NoRuntime | Kind::NotStarted | Kind::ReissueLimit
         );
-        if asked || !(is_load || unasked) {
+        if (asked || !(is_load || unasked)) && !seeded!(NoCoolDown) {
             self.failures = self.failures.saturating_add(1);
             self.cooling = Some(Cooling {
                 until: now + self.cool_down(&failure),

@@ -13,6 +13,7 @@ use super::state::Cause;
 use super::state::Start;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::seeded::seeded;
 use crate::time::timeout;
 
 /// Waits for one attempt. Dropping it leaves at once, and concerns nobody else (P3).
@@ -79,6 +80,7 @@ impl Ticket {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let settled = timeout(left, settled(&mut self.outcome)).await;
         match settled {
+            Some(Err(_)) if seeded!(FailureSettlesNobody) => std::future::pending().await,
             Some(outcome) => outcome,
             None => self.overdue(),
         }

@@ -35,6 +35,7 @@ use crate::error::BoxError;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::seeded::seeded;
 use crate::store::Record;
 use crate::store::StoreLock;
 use crate::store::Swap;
@@ -125,6 +126,9 @@ impl Guard {
         &mut self,
         store: &SharedStore,
     ) -> Result<Option<Fetched>, Completion> {
+        if seeded!(NoTurn) {
+            return Ok(None);
+        }
         let coordinator = self.coordinator.clone();
         let (owner, settings) = (coordinator.owner, &coordinator.settings);
         let deadline = Instant::now() + settings.others;
