@@ -201,8 +201,9 @@
 //!   that token goes on being used; the issuer is not asked again, and the session ends when the
 //!   token is rejected or expires.
 //! - **P7 The end is told once,** through [`Session::subscribe`], and remembered: later requests go
-//!   out without a token and cause no call to the issuer. A new login makes everything new, pauses
-//!   and limits included.
+//!   out without a token and cause no call to the issuer. A [`logout`](Session::logout) is the last word:
+//!   after it the session is logged out, also where an end came before. A new login makes everything
+//!   new, pauses and limits included.
 //! - **P8 Users are kept apart.** A login, a logout and an end are borders: no request is sent
 //!   again across one, and no tokens fetched on one side are saved or used on the other. That holds
 //!   for a request that went out without a token as well. One that still waits to be sent fails
@@ -221,7 +222,9 @@
 //! - **P11 The token goes to the named origins only.** Scheme, host and port are compared for every
 //!   request that passes the layer. Upper and lower case and a dot at the end make no difference; a
 //!   URI with userinfo never matches. A URI without a host goes where the inner service is bound,
-//!   and counts as the first named origin. Plain `http` is for loopback (`localhost`,
+//!   and counts as the first named origin, unless its path begins with `//` or `/\`, which some take
+//!   for a host. A `Host` header has to name the very origin that the URI leads to: a front end may
+//!   go by the header. In doubt the request goes out without the token. Plain `http` is for loopback (`localhost`,
 //!   `127.0.0.0/8`, `::1`) unless you say [otherwise](Origin::allow_plain_http).
 //! - **P12 Secrets stay secret.** No token, nor a part of one, is in what this crate prints:
 //!   `Debug`, errors, traces, panics. Header values with a token are marked as sensitive.

@@ -256,7 +256,8 @@ impl TokenSet {
     }
 
     /// Adds what some issuers want to know of the user beside the refresh token, such as `id` or
-    /// `email`. Not secret: it is shown by `Debug`.
+    /// `email`. Not secret: it is shown by `Debug`. The stores of this crate keep up to 64 KiB of it, names
+    /// and values together.
     #[must_use]
     pub fn with_identity(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.identity.insert(name.into(), value.into());

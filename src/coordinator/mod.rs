@@ -19,6 +19,7 @@
 //! abandons the attempt (P4).
 
 mod attempt;
+mod claims;
 mod doubt;
 mod lease;
 mod login;
@@ -47,10 +48,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::hash::RandomState;
 use std::mem;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::Weak;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -74,6 +78,7 @@ use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
 use crate::reissue::DynReissue;
+use crate::store::StoreLock;
 use crate::time::Now;
 use crate::time::timeout;
 use crate::token::AccessToken;
@@ -111,6 +116,8 @@ const MOST_PAST: usize = 32;
 type Gate = Arc<tokio::sync::Mutex<()>>;
 
 pub(crate) struct Coordinator {
+    /// For the tasks that it starts.
+    me: Weak<Self>,
     settings: Settings,
     store: Storage,
     /// What tells its claims on a shared store from those of others.
@@ -177,6 +184,25 @@ struct Running {
     start: Start,
     outcome: watch::Sender<Option<Outcome>>,
     joined: usize,
+    /// Of whoever has started it.
+    runtime: Option<Handle>,
+}
+
+/// An attempt that was given up, for when the lock is released: its waiters are to be told, and what it
+/// has held is to be dropped.
+struct Abandoned {
+    waiters: Option<watch::Sender<Option<Outcome>>>,
+    outcome: Outcome,
+    /// Its drop is a user's code, and would deadlock if it asked the session for something.
+    _lock: Option<StoreLock>,
+    runtime: Option<Handle>,
+}
+
+/// What a change may replace whose drop is a user's code: the source of an error. Kept until the lock is
+/// released.
+struct Kept {
+    _errors: [Option<RefreshError>; 3],
+    _running: Option<watch::Sender<Option<Outcome>>>,
 }
 
 /// What a request that wants to be sent is to do.
@@ -230,14 +256,15 @@ impl Coordinator {
         rules: Rules,
         store: Storage,
         reissue: Box<dyn DynReissue>,
-    ) -> Self {
+    ) -> Arc<Self> {
         let state = State::new(rules);
         let snapshot = Snapshot {
             view: state.view(&Now::read()),
             header: None,
             revision: 0,
         };
-        Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             settings,
             store,
             owner: fastrand::u64(..),
@@ -246,7 +273,7 @@ impl Coordinator {
             inner: Mutex::new(Inner::new(state)),
             status: watch::Sender::new(SessionStatus::Unloaded),
             counters: Counters::default(),
-        }
+        })
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -291,15 +318,14 @@ impl Coordinator {
                     (next.into(), launch)
                 }
             };
-            let sync = inner.dirty && now.instant >= inner.sync_due;
-            (admitted, launch, sync, inner.peers.deaf)
+            (admitted, launch, inner.is_sync_due(now), inner.peers.deaf)
         });
         self.launch(launch);
         if deaf {
             self.watch_peers();
         }
         if sync {
-            self.sync_later();
+            self.sync_overdue();
         }
         admitted
     }
@@ -352,16 +378,22 @@ impl Coordinator {
 
     /// Runs a rule that says how to recover, and carries out what it says.
     fn recover(self: &Arc<Self>, rule: impl FnOnce(&mut State, &Now) -> Recovery) -> Next {
-        let (next, launch) = self.with(|inner, now| match rule(&mut inner.state, now) {
-            Recovery::Fail(error) => (Next::Fail(error), None),
-            Recovery::Replay => (Next::Go, None),
-            Recovery::Join => (self.join(inner).into(), None),
-            Recovery::Start(start) => {
-                let (joined, launch) = self.begin_and_join(inner, start);
-                (joined.into(), launch)
-            }
+        let (next, launch, sync) = self.with(|inner, now| {
+            let (next, launch) = match rule(&mut inner.state, now) {
+                Recovery::Fail(error) => (Next::Fail(error), None),
+                Recovery::Replay => (Next::Go, None),
+                Recovery::Join => (self.join(inner).into(), None),
+                Recovery::Start(start) => {
+                    let (joined, launch) = self.begin_and_join(inner, start);
+                    (joined.into(), launch)
+                }
+            };
+            (next, launch, inner.is_sync_due(now))
         });
         self.launch(launch);
+        if sync {
+            self.sync_overdue();
+        }
         next
     }
 
@@ -411,6 +443,7 @@ impl Coordinator {
     fn with<R>(&self, change: impl FnOnce(&mut Inner, &Now) -> R) -> R {
         let now = Now::read();
         let mut inner = self.lock();
+        let kept = inner.kept();
         let abandoned = inner.abandon_overdue(&self.settings, &now);
         let was_dirty = inner.dirty;
         let result = change(&mut inner, &now);
@@ -426,13 +459,20 @@ impl Coordinator {
             .state
             .status()
             .is_some_and(|status| mem::replace(&mut inner.told, status) != status);
+        let writes = abandoned.is_some() && inner.dirty;
         drop(inner);
-        if let Some((waiters, outcome)) = abandoned {
-            tracing::warn!(?outcome, "a refresh is abandoned: it is past its deadline");
-            waiters.send_replace(Some(outcome));
-        }
+        drop(kept);
         if tell {
             self.tell();
+        }
+        if let Some(abandoned) = abandoned {
+            let runtime = abandoned.runtime.clone();
+            abandoned.settle();
+            if writes {
+                // What it has left in doubt is stored now: the next request may come after a restart, which
+                // would send the same refresh token again.
+                self.sync_at_once(runtime);
+            }
         }
         result
     }
@@ -520,6 +560,18 @@ impl Inner {
         }
     }
 
+    fn kept(&self) -> Kept {
+        Kept {
+            _errors: self.state.errors(),
+            _running: self.running.as_ref().map(|it| it.outcome.clone()),
+        }
+    }
+
+    /// What the store does not hold is to be written, and whoever should do so has not.
+    fn is_sync_due(&self, now: &Now) -> bool {
+        self.dirty && now.instant >= self.sync_due
+    }
+
     /// Makes the waiters' side of an attempt and its guard, before anything is spawned.
     fn begin(&mut self, coordinator: &Arc<Coordinator>, start: Start) -> Launch {
         let outcome = watch::Sender::new(None);
@@ -528,6 +580,7 @@ impl Inner {
             start,
             outcome,
             joined: 0,
+            runtime: Handle::try_current().ok(),
         });
         Launch {
             guard,
@@ -549,6 +602,16 @@ impl Inner {
         }
         self.revision += 1;
         self.dirty = true;
+        // What is on offer for another token than the one in use is of no use, and a secret.
+        let stamp = self.state.stamp();
+        self.offer.take_if(|offer| offer.stamp != stamp);
+    }
+
+    /// What was of the login before is of no use in this one, or after the end.
+    fn forget_login(&mut self) {
+        self.spent.clear();
+        self.sent = None;
+        self.offer = None;
     }
 
     fn remember(&mut self, old: &TokenSet) {
@@ -576,8 +639,16 @@ impl Inner {
         (offer.stamp == self.state.stamp()).then_some(&offer.tokens)
     }
 
+    /// The store was read: what was on offer before is for the token that is in use now.
+    fn keep_offer(&mut self) {
+        if let Some(offer) = &mut self.offer {
+            offer.stamp = self.state.stamp();
+        }
+    }
+
     fn take_offer(&mut self) -> Option<TokenSet> {
-        let tokens = self.offered().cloned();
+        let offered = self.offered().filter(|tokens| self.is_news(tokens));
+        let tokens = offered.cloned();
         self.offer = None;
         tokens
     }
@@ -596,25 +667,48 @@ impl Inner {
         RefreshError::with_source(Kind::Store, "the transaction before this one does not end")
     }
 
-    fn abandon_overdue(
-        &mut self,
-        settings: &Settings,
-        now: &Now,
-    ) -> Option<(watch::Sender<Option<Outcome>>, Outcome)> {
+    fn abandon_overdue(&mut self, settings: &Settings, now: &Now) -> Option<Abandoned> {
         let (number, outcome) = self.state.abandon_overdue(now.instant)?;
         self.gate = Gate::default();
         // Nobody may drive it any more: what it holds must not keep all others out. But where its bytes
         // are out, it may still get the answer, as one that is stopped may.
         let is_out = self.state.has_asked(number);
         let lock = &mut self.peers.lock;
-        lock.take_if(|(holder, _)| *holder == number && !is_out);
+        let lock = lock.take_if(|(holder, _)| *holder == number && !is_out);
         self.lose_reply(number, settings, now);
-        let running = self
-            .running
-            .as_ref()
-            .filter(|running| running.start.number == number)?;
-        Some((running.outcome.clone(), outcome))
+        self.leave_claim(number);
+        let running = self.running.as_ref();
+        let running = running.filter(|running| running.start.number == number);
+        Some(Abandoned {
+            waiters: running.map(|running| running.outcome.clone()),
+            outcome,
+            _lock: lock.map(|(_, lock)| lock),
+            runtime: running.and_then(|running| running.runtime.clone()),
+        })
     }
+
+    /// This attempt does nothing more about its claim: whoever brings the store to the truth does.
+    fn leave_claim(&mut self, number: u64) -> bool {
+        let left = self.peers.claims.leave(number);
+        self.dirty |= left;
+        left
+    }
+}
+
+impl Abandoned {
+    /// Its waiters first: a subscriber is somebody else's code.
+    fn settle(self) {
+        if let Some(waiters) = self.waiters {
+            waiters.send_replace(Some(self.outcome.clone()));
+        }
+        let outcome = self.outcome;
+        say(|| tracing::warn!(?outcome, "a refresh is abandoned: it is past its deadline"));
+    }
+}
+
+/// Records something. A subscriber is somebody else's code: where it panics, nobody's tokens are lost for it.
+fn say<T>(record: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(record)).ok()
 }
 
 fn push(marks: &mut VecDeque<u64>, mark: u64) {

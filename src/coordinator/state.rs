@@ -51,6 +51,8 @@ pub(crate) struct State {
     login: Login,
     /// The epoch of the latest login, if it is over.
     latest_login: u64,
+    /// How that one ended. A logout that comes after does not change it.
+    latest_end: Option<RefreshError>,
     attempt: Option<Attempt>,
     last_number: u64,
     cooling: Option<Cooling>,
@@ -253,6 +255,7 @@ impl State {
             generation: 0,
             login: Login::Unloaded,
             latest_login: 0,
+            latest_end: None,
             attempt: None,
             last_number: 0,
             cooling: None,
@@ -332,6 +335,15 @@ impl State {
         }
     }
 
+    /// By the clock on the wall it is no good, whatever its lifetime says: it was fetched by somebody else.
+    pub(crate) fn mark_expired(&mut self) {
+        if let Login::Live(token) = &mut self.login
+            && token.rejected == Rejected::No
+        {
+            token.rejected = Rejected::Yes;
+        }
+    }
+
     /// The user asks for a refresh, whatever the token's state.
     pub(crate) fn refresh(&mut self, now: &Now) -> Recovery {
         if self.running().is_some() {
@@ -360,17 +372,29 @@ impl State {
         self.start(Cause::Login, true, now.instant)
     }
 
-    /// A logout. `false` when it is known here that there is nothing to log out of; it is another one than
-    /// that before, all the same.
+    /// A logout, the user's last word, also where an end came before it. `false` when it is known here that
+    /// there is nothing to log out of; it is another one than that before, all the same.
     pub(crate) fn log_out(&mut self) -> bool {
+        let ends = !matches!(self.login, Login::Over(_));
+        let error = RefreshError::ended(EndReason::LoggedOut);
+        self.new_epoch(Login::Over(error));
+        ends
+    }
+
+    /// Has the store not been read yet?
+    pub(crate) fn is_unloaded(&self) -> bool {
+        matches!(self.login, Login::Unloaded)
+    }
+
+    /// The errors that are remembered.
+    pub(crate) fn errors(&self) -> [Option<RefreshError>; 3] {
+        let cooling = self.cooling.as_ref().map(|cooling| cooling.error.clone());
         let over = match &self.login {
             Login::Over(error) => Some(error.clone()),
             _ => None,
         };
-        let ends = over.is_none();
-        let error = over.unwrap_or_else(|| RefreshError::ended(EndReason::LoggedOut));
-        self.new_epoch(Login::Over(error));
-        ends
+        let refused = self.token().and_then(|token| token.refused.clone());
+        [cooling, over, refused]
     }
 
     /// May tokens be adopted: is it still the same login?
@@ -681,6 +705,10 @@ impl State {
     fn new_epoch(&mut self, login: Login) {
         if !matches!(self.login, Login::Over(_)) {
             self.latest_login = self.epoch;
+            self.latest_end = match &login {
+                Login::Over(error) => Some(error.clone()),
+                _ => None,
+            };
         }
         self.epoch += 1;
         self.login = login;
@@ -762,10 +790,15 @@ impl State {
         }
     }
 
-    /// What became of the login that a stamp of another epoch belonged to.
+    /// What became of the login that a stamp of another epoch belonged to. Whatever went out without a token
+    /// after it is told how things stand now.
     fn other_epoch(&self, stamp: Stamp) -> RefreshError {
         match &self.login {
-            Login::Over(error) if stamp.epoch >= self.latest_login => error.clone(),
+            Login::Over(error) if stamp.epoch >= self.latest_login => {
+                let its_end = self.latest_end.as_ref();
+                let its_end = its_end.filter(|_| stamp.epoch == self.latest_login);
+                its_end.unwrap_or(error).clone()
+            }
             _ => RefreshError::ended(EndReason::Replaced),
         }
     }

@@ -81,7 +81,14 @@ impl Ticket {
         let settled = timeout(left, settled(&mut self.outcome)).await;
         match settled {
             Some(Err(_)) if seeded!(FailureSettlesNobody) => std::future::pending().await,
-            Some(outcome) => outcome,
+            Some(outcome) => {
+                if outcome.is_err() {
+                    // It may have been abandoned by a thread that has no runtime to write on what it has
+                    // left in doubt, and this waiter has one.
+                    self.coordinator.sync_if_due();
+                }
+                outcome
+            }
             None => self.overdue(),
         }
     }

@@ -472,6 +472,53 @@ fn nothing_counts_across_a_login_or_a_logout() {
     }
 }
 
+// shows P7: the user has acted, whatever came before.
+#[test]
+fn after_a_logout_it_is_logged_out_and_those_of_the_login_before_are_told_how_that_ended() {
+    let now = Now::read();
+    let reason = |recovery| match recovery {
+        Recovery::Fail(error) => error.end_reason(),
+        other => panic!("{other:?}"),
+    };
+    for (how, ended) in [
+        (Some(refused()), EndReason::Refused),
+        (None, EndReason::LoggedOut),
+    ] {
+        let mut state = live(token(), &now);
+        let of_the_login = state.stamp();
+        match how {
+            Some(how) => {
+                let start = started(state.reject(of_the_login, false, &now));
+                assert!(state.settle(start.number, how, &now).unwrap().ended);
+            }
+            None => assert!(state.log_out()),
+        }
+        let without_a_token = state.stamp();
+        for _ in 0..2 {
+            assert!(!state.log_out(), "there is nothing to log out of");
+            assert_eq!(state.status(), Some(SessionStatus::LoggedOut));
+            let absence = state.absence().unwrap();
+            assert_eq!(absence.end_reason(), Some(EndReason::LoggedOut));
+            let refreshed = reason(state.refresh(&now));
+            assert_eq!(refreshed, Some(EndReason::LoggedOut));
+            let told = reason(state.reject(of_the_login, false, &now));
+            assert_eq!(told, Some(ended));
+            let told = reason(state.reject(without_a_token, false, &now));
+            assert_eq!(told, Some(EndReason::LoggedOut));
+        }
+        // And another login is another matter.
+        state.log_in(token(), &now);
+        let told = reason(state.reject(of_the_login, false, &now));
+        assert_eq!(told, Some(EndReason::Replaced));
+        let of_the_second = state.stamp();
+        assert!(state.log_out());
+        let told = reason(state.reject(of_the_second, false, &now));
+        assert_eq!(told, Some(EndReason::LoggedOut));
+        let told = reason(state.reject(of_the_login, false, &now));
+        assert_eq!(told, Some(EndReason::Replaced));
+    }
+}
+
 // shows B67: a new login re-arms everything, the window included.
 #[test]
 fn a_login_clears_the_window_and_the_cool_down() {
@@ -745,6 +792,8 @@ impl World {
             Event::LogOut => {
                 self.begun.clear();
                 self.state.log_out();
+                let status = self.state.status();
+                assert_eq!(status, Some(SessionStatus::LoggedOut), "P7");
             }
             Event::OtherLogsIn => self.take_over(Some(token()), EndReason::Replaced),
             Event::OtherEnds => self.take_over(None, EndReason::Refused),
