@@ -6,6 +6,9 @@ use crate::{
     afterwards::Afterwards, client::MOST_SENDS, options::Scenario, record::Tally, words::time,
 };
 
+/// Less the time that the later calls take.
+const HALF_A_MINUTE: Duration = Duration::from_secs(20);
+
 /// One promise in one round.
 pub struct Promise {
     pub what: &'static str,
@@ -296,8 +299,13 @@ fn the_limit(seen: &Afterwards) -> Promise {
     })
 }
 
+/// With those of the later calls, which belong to the same half minute unless the storm has taken that long.
 fn dead_reissues(tally: &Tally) -> u64 {
-    tally.reissues + tally.afterwards.as_ref().map_or(0, |it| it.reissues)
+    let later = tally
+        .afterwards
+        .as_ref()
+        .filter(|_| tally.wall < HALF_A_MINUTE);
+    tally.reissues + later.map_or(0, |it| it.reissues)
 }
 
 fn one_reissue(tally: &Tally) -> Promise {
