@@ -60,6 +60,21 @@ faults! {
     ClaimOfAnother,
     /// The claim of an attempt that is under way is forgotten, and not renewed any more.
     ClaimForgotten,
+    /// Found by the programs: see docs/seeded-faults.md.
+    BodyReplayedEmpty,
+    DoubleReissue,
+    EndToldTwice,
+    FailureEnds,
+    FailureSettlesNobody,
+    LateRejectionReissues,
+    NewTokensNotStored,
+    NoCoolDown,
+    NoEpochCheckOnReplay,
+    NoEpochCheckWhenHeld,
+    NoReissueLimit,
+    NoTurn,
+    RotatedTokenLost,
+    SameTokenForAllUsers,
 }
 
 /// Does the environment name this fault? One that it names and nobody knows ends the process: a run
@@ -70,7 +85,8 @@ pub(crate) fn is_seeded(fault: Fault) -> bool {
 
     static SEEDED: OnceLock<Option<Fault>> = OnceLock::new();
     let seeded = SEEDED.get_or_init(|| {
-        let name = std::env::var("SEEDED_FAULT").ok()?;
+        let name = std::env::var("SEEDED_FAULT").ok();
+        let name = name.filter(|name| !name.is_empty())?;
         let named = |fault: &&Fault| format!("{fault:?}") == name;
         let known = Fault::ALL.iter().find(named).copied();
         if known.is_none() {
@@ -83,4 +99,13 @@ pub(crate) fn is_seeded(fault: Fault) -> bool {
         known
     });
     *seeded == Some(fault)
+}
+
+/// The first token that anybody was given, for everybody.
+#[cfg(seeded_faults)]
+pub(crate) fn first(header: Option<http::HeaderValue>) -> Option<http::HeaderValue> {
+    use std::sync::OnceLock;
+
+    static FIRST: OnceLock<http::HeaderValue> = OnceLock::new();
+    header.map(|header| FIRST.get_or_init(|| header).clone())
 }

@@ -392,6 +392,12 @@ impl Guard {
             }
             lost |= is_lost(&answer);
         }
+        if seeded!(DoubleReissue)
+            && let (Ok(first), Some(current)) = (&answer, &current)
+        {
+            let again = Some(first.clone().inherit(current));
+            answer = self.try_once(&mut tries, &again).await?;
+        }
         match answer {
             Ok(tokens) => self.accept(tokens, current).await,
             Err(error) => self.explain(error, lost).await,
@@ -475,7 +481,8 @@ impl Guard {
             self.keep_certain(tokens.refresh_token()).await;
             return Err(Completion::Failed(RefreshError::new(Kind::SameToken), None));
         }
-        let tokens = match tokens.refresh_token().is_some_and(|it| self.is_spent(it)) {
+        let is_spent = |it| seeded!(RotatedTokenLost) || self.is_spent(it);
+        let tokens = match tokens.refresh_token().is_some_and(is_spent) {
             true => tokens.without_refresh_token(),
             false => tokens,
         };
@@ -489,6 +496,9 @@ impl Guard {
 
     /// What the issuer's refusal, or its silence, means for the session.
     async fn explain(&self, error: ReissueError, lost: bool) -> Prepared {
+        if seeded!(FailureEnds) {
+            return Err(Completion::Refused(RefreshError::ended(EndReason::Refused)));
+        }
         let kind = match error.kind {
             ReissueErrorKind::Misconfigured => Kind::Misconfigured,
             ReissueErrorKind::Transient => Kind::Transient,
@@ -605,7 +615,7 @@ impl Guard {
     /// Puts tokens from the issuer into the store. In a shared one there may be newer ones by then:
     /// those are adopted (P13).
     async fn save(&self, mut fetched: Box<Fetched>) -> Completion {
-        if fetched.from == From::Store {
+        if fetched.from == From::Store || seeded!(NewTokensNotStored) {
             return Completion::Installed(fetched, true);
         }
         let saved = match &self.coordinator.store {
@@ -726,6 +736,9 @@ impl Coordinator {
         }
         if ended {
             count(&self.counters.ends);
+            if seeded!(EndToldTwice) {
+                count(&self.counters.ends);
+            }
         }
         let joined = running.as_ref().map_or(0, |running| running.joined);
         if let Some(running) = running {

@@ -642,6 +642,10 @@ impl Inner {
         self.header = tokens
             .as_ref()
             .and_then(|tokens| attach.render(tokens.access_token()));
+        #[cfg(seeded_faults)]
+        if crate::seeded::seeded!(SameTokenForAllUsers) {
+            self.header = crate::seeded::first(self.header.take());
+        }
         if let Some(old) = mem::replace(&mut self.tokens, tokens) {
             self.remember(&old);
         }

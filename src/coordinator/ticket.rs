@@ -83,6 +83,7 @@ impl Ticket {
         }
         let settled = timeout(left, settled(&mut self.outcome)).await;
         match settled {
+            Some(Err(_)) if seeded!(FailureSettlesNobody) => std::future::pending().await,
             Some(outcome) => {
                 if outcome.is_err() {
                     // It may have been abandoned by a thread that has no runtime to write on what it has

@@ -130,6 +130,9 @@ impl Guard {
         &mut self,
         store: &SharedStore,
     ) -> Result<Option<Fetched>, Completion> {
+        if seeded!(NoTurn) {
+            return Ok(None);
+        }
         let coordinator = self.coordinator.clone();
         let (owner, settings) = (coordinator.owner, &coordinator.settings);
         let deadline = Instant::now() + settings.others;
