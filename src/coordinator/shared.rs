@@ -487,6 +487,7 @@ impl Coordinator {
             _ => None,
         };
         let is_commit = matches!(truth, Truth::Commit(..));
+        let is_logout = matches!(truth, Truth::End(_, EndReason::LoggedOut));
         let released = match &truth {
             Truth::Release(claim, _) => Some(*claim),
             _ => None,
@@ -506,6 +507,7 @@ impl Coordinator {
             }
             Truth::End(..) => {
                 self.change(store, |found, now| {
+                    self.is_act_to_be_stored(epoch)?;
                     let epoch = self.replaced(store, (found, acted(now)), None, &mut replaces);
                     let is_awaited = self.lock().is_awaited(found);
                     lease::log_out(found, epoch, is_awaited)
@@ -514,6 +516,7 @@ impl Coordinator {
             }
             Truth::Login(tokens) => {
                 self.change(store, |found, now| {
+                    self.is_act_to_be_stored(epoch)?;
                     if self.lock().has_logged_in(found, &tokens) {
                         return Err(Denied::Superseded);
                     }
@@ -546,11 +549,13 @@ impl Coordinator {
                 }
             });
         }
+        let is_act = login.is_some() || is_logout;
         match written {
             Ok(Change::Done(record)) => {
                 self.told(Some(record), released, epoch, revision);
                 Ok(())
             }
+            Ok(Change::Denied(..)) if is_act && self.is_act_to_be_stored(epoch).is_err() => Ok(()),
             Ok(Change::Denied(Denied::ReadOnly, _)) => Err(read_only()),
             Ok(Change::Denied(_, found)) if is_commit && self.is_older(&found) => Err(older()),
             // It was done when it was tried before, and the answer was lost.
@@ -580,6 +585,22 @@ impl Coordinator {
                 Ok(())
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Is the login or logout that this epoch began with still the latest here, and not stored yet? A write that was
+    /// held up for long may find that another of ours has done it: to do it again would take a turn away from an
+    /// attempt, or a login from another process.
+    fn is_act_to_be_stored(&self, epoch: u64) -> Result<(), Denied> {
+        let inner = self.lock();
+        let is_stored = inner
+            .peers
+            .known
+            .as_ref()
+            .is_some_and(|(_, its)| *its == epoch);
+        match inner.state.stamp().epoch == epoch && !is_stored {
+            true => Ok(()),
+            false => Err(Denied::Superseded),
         }
     }
 
