@@ -329,7 +329,7 @@ impl Run {
             }
             Act::Logout => {
                 let gives_up = fastrand::u8(..3) == 0;
-                self.begin(session, None, gives_up, self.sessions[session].logout())
+                self.begin_act(session, None, gives_up, self.sessions[session].logout())
                     .await;
             }
             Act::Adopt => self.adopt(session).await,
@@ -366,12 +366,12 @@ impl Run {
     async fn log_in(&self, session: usize, pair: Pair) {
         let gives_up = self.world.acts.contains(&Act::Login) && fastrand::u8(..3) == 0;
         let login = self.sessions[session].login(self.tokens(pair));
-        self.begin(session, Some(pair.login), gives_up, login).await;
+        self.begin_act(session, Some(pair.login), gives_up, login).await;
     }
 
     /// Begins a login or a logout. It counts from its first poll on, and nobody adopts anything for the login before
     /// it between the moment at which the book is told and that poll.
-    async fn begin(
+    async fn begin_act(
         &self,
         session: usize,
         login: Option<usize>,
