@@ -252,7 +252,8 @@ async fn what_is_somebody_else_s_is_dropped_when_the_lock_is_released() {
 
     // The error of an attempt, when a login takes its place.
     let stamp = coordinator.lock().state.stamp();
-    let reject = |inner: &mut Inner, now: &Now| inner.state.reject(stamp, false, now);
+    let reject =
+        |inner: &mut Inner, now: &Now| inner.state.reject(stamp, false, Address::new(1), now);
     let Recovery::Start(start) = coordinator.with(reject) else {
         panic!("a rejection starts a reissue");
     };

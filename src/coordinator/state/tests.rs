@@ -494,7 +494,7 @@ fn after_a_logout_it_is_logged_out_and_those_of_the_login_before_are_told_how_th
         let of_the_login = state.stamp();
         match how {
             Some(how) => {
-                let start = started(state.reject(of_the_login, false, &now));
+                let start = started(state.reject(of_the_login, false, HERE, &now));
                 assert!(state.settle(start.number, how, &now).unwrap().ended);
             }
             None => assert!(state.log_out()),
@@ -507,20 +507,20 @@ fn after_a_logout_it_is_logged_out_and_those_of_the_login_before_are_told_how_th
             assert_eq!(absence.end_reason(), Some(EndReason::LoggedOut));
             let refreshed = reason(state.refresh(&now));
             assert_eq!(refreshed, Some(EndReason::LoggedOut));
-            let told = reason(state.reject(of_the_login, false, &now));
+            let told = reason(state.reject(of_the_login, false, HERE, &now));
             assert_eq!(told, Some(ended));
-            let told = reason(state.reject(without_a_token, false, &now));
+            let told = reason(state.reject(without_a_token, false, HERE, &now));
             assert_eq!(told, Some(EndReason::LoggedOut));
         }
         // And another login is another matter.
         state.log_in(token(), &now);
-        let told = reason(state.reject(of_the_login, false, &now));
+        let told = reason(state.reject(of_the_login, false, HERE, &now));
         assert_eq!(told, Some(EndReason::Replaced));
         let of_the_second = state.stamp();
         assert!(state.log_out());
-        let told = reason(state.reject(of_the_second, false, &now));
+        let told = reason(state.reject(of_the_second, false, HERE, &now));
         assert_eq!(told, Some(EndReason::LoggedOut));
-        let told = reason(state.reject(of_the_login, false, &now));
+        let told = reason(state.reject(of_the_login, false, HERE, &now));
         assert_eq!(told, Some(EndReason::Replaced));
     }
 }
