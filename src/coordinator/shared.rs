@@ -81,6 +81,9 @@ pub(super) struct Peers {
     newest: Option<Record>,
     /// The record's epoch that a login, logout or end of here takes the place of, once it is known.
     replaces: Option<u64>,
+    /// The record's epoch that this process has stored last. Its answer may come when the user has logged in or out
+    /// once more, which takes its place.
+    stored: u64,
     /// The user has logged out, and the store was not told yet.
     logs_out: bool,
     /// When the user has logged in or out last.
@@ -181,6 +184,7 @@ impl Inner {
     /// The same, and this process has stored it: a claim that was left is not there any more.
     pub(super) fn committed(&mut self, record: Record, epoch: u64) {
         self.peers.claims.stored(&record);
+        self.peers.stored = self.peers.stored.max(record.epoch);
         self.know(record, epoch);
     }
 
@@ -457,7 +461,7 @@ impl Coordinator {
         };
         // What came before it by the time may be lost at the moment, and be written back yet.
         let there = there.max(acted);
-        let epoch = *first.get_or_insert(there);
+        let epoch = (*first.get_or_insert(there)).max(inner.peers.stored);
         match inner.is_ours(found, login, can_lose) {
             true => epoch.max(found.epoch),
             false => epoch,

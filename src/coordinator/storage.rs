@@ -49,10 +49,25 @@ impl Coordinator {
     }
 
     async fn write(&self, write: impl Future<Output = Result<(), BoxError>>) -> Outcome {
+        let number = self.with(|inner, _| {
+            inner.writes += 1;
+            inner.writes
+        });
         let straggler = Straggler(self);
         let written = self.guarded(write).await.ok_or_else(no_answer)?;
         // It has come to its end.
         mem::forget(straggler);
+        let is_overtaken = self.with(|inner, _| {
+            let is_overtaken = inner.writes != number;
+            inner.dirty |= is_overtaken;
+            inner.straggler |= is_overtaken;
+            is_overtaken
+        });
+        if is_overtaken {
+            // The gate did not open for long, and others have written meanwhile. Which of them was the last is for the
+            // store to know.
+            self.sync_later();
+        }
         written
     }
 
@@ -240,6 +255,7 @@ impl Drop for Straggler<'_> {
             // Also where somebody has written since: this one may be the last to come to its end.
             inner.dirty = true;
         });
+        self.0.sync_later();
     }
 }
 
