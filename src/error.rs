@@ -97,7 +97,9 @@ pub(crate) enum Kind {
     NotSaved,
     NotStarted,
     NoRefreshToken,
+    NotCured,
     Refused,
+    TooFresh,
     WithinReissue,
     NotReplayed(NotReplayed),
 }
@@ -174,6 +176,7 @@ impl RefreshError {
                 | Kind::Interrupted
                 | Kind::NotStarted
                 | Kind::Store
+                | Kind::TooFresh
         )
     }
 
@@ -225,6 +228,22 @@ impl RefreshError {
         self.kind == Kind::SameToken
     }
 
+    /// The rejected token was issued a moment ago, and no request was accepted with it yet: the server
+    /// may not know it so soon. It is not replaced within its first 5 s, nor within more than half of
+    /// its stated lifetime.
+    #[must_use]
+    pub fn is_too_fresh(&self) -> bool {
+        self.kind == Kind::TooFresh
+    }
+
+    /// This address (origin and path, without the query) has rejected the token before it as well, so
+    /// that a reissue does not help: the reason is in the server's answer. The address is left alone for a
+    /// pause, 1 s at first and doubled each time up to five minutes, and one reissue is tried after it.
+    #[must_use]
+    pub fn is_not_cured(&self) -> bool {
+        self.kind == Kind::NotCured
+    }
+
     /// The token store could not be read or written in time.
     #[must_use]
     pub fn is_store(&self) -> bool {
@@ -266,7 +285,13 @@ impl fmt::Display for RefreshError {
             Kind::Store => "the token store failed",
             Kind::NotSaved => "the tokens are in use but could not be saved",
             Kind::NoRefreshToken => "the session has no refresh token",
+            Kind::NotCured => {
+                "a new token did not help at this address, and it is left alone for now"
+            }
             Kind::Refused => "the issuer refused the refresh token; the access token is still used",
+            Kind::TooFresh => {
+                "the token was issued a moment ago, and no server has accepted it yet"
+            }
             Kind::WithinReissue => "a reissue cannot wait for itself",
             Kind::NotReplayed(NotReplayed::RejectedAgain) => {
                 "the request was sent again with the new token, and that was rejected as well"

@@ -138,6 +138,9 @@ where
                         _ => None,
                     };
                     let Some(verdict) = judged.filter(is_doubtful) else {
+                        if let (Ok(response), Some(call)) = (&answer, call.as_ref()) {
+                            call.accept(response);
+                        }
                         // What was kept for a replay is not kept any longer.
                         *call = None;
                         let answer = answer.map_err(Into::into);

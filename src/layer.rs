@@ -31,7 +31,8 @@ impl<S> TokenRefreshLayer<S> {
     ///
     /// The origin is a scheme, a host and a port, as in `https://api.example.com` or
     /// `https://api.example.com:8443`. A request whose URI has no host goes where the inner service
-    /// is bound, and counts as one to this origin.
+    /// is bound, and counts as one to this origin. One whose `Host` header names another host goes out
+    /// without the token.
     ///
     /// # Errors
     ///

@@ -144,7 +144,8 @@
 //!    │ rejected
 //!    ▼
 //!  Another login, or none, by now (P8)?       ──yes──►  the server's answer, with a RefreshError
-//!  A pause after a failure, a limit (P5, P9)? ──yes──►  in its extensions that says why
+//!  A token that is too fresh (P2)?            ──yes──►  in its extensions that says why
+//!  A pause, a limit (P5, P9)?                 ──yes──►
 //!    │
 //!    ├─ Is there a newer token already (P2)?  ──yes──►  no need to wait
 //!    │                                                    │
@@ -173,9 +174,17 @@
 //!   after another, lead to one answered reissue. This holds for a [`Session`] with all its clones
 //!   and all layers they are in, and for all processes whose sessions have one
 //!   [shared store](SessionBuilder::shared_store), as long as that [keeps what it has confirmed](#limits).
-//! - **P2 Late rejections.** A rejection of a token that has been replaced in the meantime needs no
+//! - **P2 No reissue in vain.** A rejection of a token that has been replaced in the meantime needs no
 //!   reissue: the request is sent again with the current token. If that is rejected too, you get
-//!   that answer, and the next request finds the token marked and has it refreshed first.
+//!   that answer, and the next request is sent as if nothing had happened. A token that was issued a
+//!   moment ago, here or in another process, and that no request was accepted with (by a 2xx) yet, is *too
+//!   fresh*: some servers learn of a token late, and to replace it would only start that anew. So
+//!   for 5 s, and never for more than half of a stated lifetime, its rejection starts no reissue. A token
+//!   that was accepted before and is rejected now has died, whatever its age, and is replaced at once.
+//!   An *address*, that is an origin and a path without the query, that has rejected a token and the one
+//!   after it as well is *not cured* until it accepts one: some addresses answer 401 for
+//!   reasons of their own. While there is such a one, nobody waits for a reissue but those that were
+//!   rejected themselves.
 //! - **P3 The refresh outlives its caller.** Dropping a request, even the one that started the
 //!   refresh, at whatever moment, neither stops the refresh, nor loses the new tokens, nor delays
 //!   anybody else.
@@ -192,7 +201,10 @@
 //!   [`LostReply`] says. Requests are sent during the pause, and those that are rejected
 //!   return at once, with the server's answer and the last failure. The first rejection after it
 //!   starts anew. There is no pause where nobody was asked: after a first look into the store that
-//!   failed, at the limit of reissues, or without a runtime.
+//!   failed, at the limit of reissues, or without a runtime. An address that is not cured (P2) has
+//!   a pause of its own, 1 s at first and doubled each time up to five minutes: its rejections return
+//!   at once, and when the pause is over one reissue is tried for it. Neither counts for another
+//!   address, nor when the token has lived out its stated lifetime.
 //! - **P6 Only two things end a session,** apart from you: the issuer refuses the refresh token, or
 //!   the classifier reads an answer to the current token as final ([`Verdict::EndSession`]). Even
 //!   then the store is read again first, and newer tokens in it are adopted instead. Network
@@ -201,8 +213,9 @@
 //!   that token goes on being used; the issuer is not asked again, and the session ends when the
 //!   token is rejected or expires.
 //! - **P7 The end is told once,** through [`Session::subscribe`], and remembered: later requests go
-//!   out without a token and cause no call to the issuer. A new login makes everything new, pauses
-//!   and limits included.
+//!   out without a token and cause no call to the issuer. A [`logout`](Session::logout) is the last word:
+//!   after it the session is logged out, also where an end came before. A new login makes everything
+//!   new, pauses and limits included.
 //! - **P8 Users are kept apart.** A login, a logout and an end are borders: no request is sent
 //!   again across one, and no tokens fetched on one side are saved or used on the other. That holds
 //!   for a request that went out without a token as well. One that still waits to be sent fails
@@ -210,7 +223,8 @@
 //! - **P9 Everything is bounded,** and each bound has an outcome with a name: one replay per
 //!   request; 5 reissues in 30 s ([`reissue_limit`](SessionBuilder::reissue_limit)), where neither
 //!   adoptions count nor a reissue that replaces a token which has lived out a stated lifetime of a
-//!   second or more; 2^20 waiting requests; 64 KiB kept of a request's body
+//!   second or more; no more than half of these for addresses that are not cured (P2), and 64 addresses
+//!   remembered for ten minutes, beyond which all share one pause; 2^20 waiting requests; 64 KiB kept of a request's body
 //!   ([`replay_limit`](TokenRefreshLayer::replay_limit)), and 64 MiB of those of one layer together
 //!   ([`total_replay_limit`](TokenRefreshLayer::total_replay_limit)); 64 KiB and 1 s for reading a response
 //!   ([`response_limit`](TokenRefreshLayer::response_limit)).
@@ -222,7 +236,9 @@
 //!   request that passes the layer; what stands below it may carry the token on (see
 //!   [below](#where-it-stands-in-a-stack)). Upper and lower case and a dot at the end make no difference; a
 //!   URI with userinfo never matches. A URI without a host goes where the inner service is bound,
-//!   and counts as the first named origin. Plain `http` is for loopback (`localhost`,
+//!   and counts as the first named origin, unless its path begins with `//` or `/\`, which some take
+//!   for a host. A `Host` header has to name the very origin that the URI leads to: a front end may
+//!   go by the header. In doubt the request goes out without the token. Plain `http` is for loopback (`localhost`,
 //!   `127.0.0.0/8`, `::1`) unless you say [otherwise](Origin::allow_plain_http).
 //! - **P12 Secrets stay secret.** No token, nor a part of one, is in what this crate prints:
 //!   `Debug`, errors, traces, panics. Header values with a token are marked as sensitive.
@@ -252,8 +268,9 @@
 //! | question | what it tells | what helps |
 //! |---|---|---|
 //! | [`is_session_ended`](RefreshError::is_session_ended) | the login is over, or there is none; [`end_reason`](RefreshError::end_reason) says how it ended | a login |
-//! | [`is_transient`](RefreshError::is_transient) | there was no new token this time; [`is_outcome_unknown`](RefreshError::is_outcome_unknown), [`is_same_token`](RefreshError::is_same_token), [`is_store`](RefreshError::is_store), [`is_wait_timeout`](RefreshError::is_wait_timeout), [`is_waiter_limit`](RefreshError::is_waiter_limit) and [`is_reissue_limit`](RefreshError::is_reissue_limit) tell more | another try, later |
+//! | [`is_transient`](RefreshError::is_transient) | there was no new token this time; [`is_outcome_unknown`](RefreshError::is_outcome_unknown), [`is_same_token`](RefreshError::is_same_token), [`is_store`](RefreshError::is_store), [`is_wait_timeout`](RefreshError::is_wait_timeout), [`is_waiter_limit`](RefreshError::is_waiter_limit) and [`is_reissue_limit`](RefreshError::is_reissue_limit) tell more; so does [`is_too_fresh`](RefreshError::is_too_fresh): the server may not know the new token yet | another try, later |
 //! | [`is_not_replayed`](RefreshError::is_not_replayed) | the request was not sent again, or was and was rejected again; the message says why | another try, if doing it twice does no harm |
+//! | [`is_not_cured`](RefreshError::is_not_cured) | a new token does not help at this address, which pauses (P5) | what the server's answer says |
 //! | [`is_misconfigured`](RefreshError::is_misconfigured) | the issuer does not take the request, there is no refresh token, or no runtime | another configuration |
 //! | [`is_refused`](RefreshError::is_refused) | the issuer refused the refresh token; if the session has not ended, the access token is still in use | a login, soon |
 //! | [`is_not_saved`](RefreshError::is_not_saved) | [`Session::login`] or [`adopt`](Session::adopt) is done, but not saved yet | nothing need be done |
@@ -359,6 +376,7 @@ mod origin;
 mod recover;
 mod reissue;
 mod replay;
+mod say;
 mod seeded;
 mod service;
 mod session;

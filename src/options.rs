@@ -16,6 +16,7 @@ use crate::classify::Verdict;
 use crate::origin::Origin;
 use crate::origin::Origins;
 use crate::replay::ReplayLimits;
+use crate::say::say;
 
 #[derive(Clone)]
 pub(crate) struct Options<C> {
@@ -104,7 +105,7 @@ impl<C: Classify> Options<C> {
 /// A classifier that panics harms its own request only, and that not much (B20).
 fn guarded(judge: impl FnOnce() -> Verdict) -> Verdict {
     catch_unwind(AssertUnwindSafe(judge)).unwrap_or_else(|_| {
-        tracing::error!("the classifier panicked: the response is taken as it is");
+        say(|| tracing::error!("the classifier panicked: the response is taken as it is"));
         Verdict::Accept
     })
 }

@@ -12,9 +12,13 @@
 //! - Upper and lower case, one dot at the end of a name, the default port and the spelling of an IPv6
 //!   address make no difference. Names are compared as text: no IDN conversion, no lookup.
 //! - A request without authority goes where the inner service is bound, which the request cannot
-//!   choose: it counts as the first named origin.
+//!   choose: it counts as the first named origin. Unless its path can be read as an authority (`//evil`,
+//!   `/\evil`): a service that resolves it as a link on a page would be sent to another host.
+//! - A `Host` header must name the origin that the URI leads to, and each of them where there are more:
+//!   a front end that serves many hosts on one address sends the request on to the host of that name.
 //! - Plain http only to loopback, unless it was asked for with [`Origin::allow_plain_http`].
-//! - Nothing is allocated to judge a request, and the usual one costs a comparison of two short texts.
+//! - Nothing is allocated to judge a request, and the usual one costs a comparison of two short texts and
+//!   a look for a header that is not there.
 //!
 //! [RFC 6454 §4]: https://www.rfc-editor.org/rfc/rfc6454#section-4
 //! [RFC 9110 §4.3.1]: https://www.rfc-editor.org/rfc/rfc9110#section-4.3.1
@@ -25,9 +29,13 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
+use http::HeaderMap;
+use http::HeaderValue;
 use http::Uri;
+use http::header;
 
 use crate::error::ConfigError;
+use crate::say::say;
 
 /// A server that may see a token: scheme, host and port.
 ///
@@ -116,6 +124,14 @@ impl Origin {
             && (authority == self.short_authority() || authority == &*self.authority)
     }
 
+    /// Is it this origin that the `Host` header names, over this origin's scheme?
+    fn is_host(&self, value: &HeaderValue) -> bool {
+        value.to_str().is_ok_and(|authority| {
+            self.is_spelt(self.scheme, authority)
+                || Target::read(self.scheme, authority).is_ok_and(|target| self.is(&target))
+        })
+    }
+
     fn is(&self, target: &Target<'_>) -> bool {
         self.scheme == target.scheme
             && self.port == target.port
@@ -187,26 +203,59 @@ impl Origins {
         }
     }
 
-    /// May a request to this URI carry a token (P11)?
-    pub(crate) fn allow(&self, uri: &Uri) -> bool {
-        let Some(authority) = uri.authority() else {
-            return uri.scheme().is_none();
-        };
-        let Some(scheme) = Scheme::of(uri) else {
+    /// The named origin that a request to this URI goes to; the first where it names none of them.
+    pub(crate) fn of(&self, uri: &Uri) -> &Origin {
+        self.named_by(uri).unwrap_or(&self.0[0])
+    }
+
+    /// May a request with this URI and these headers carry a token (P11)?
+    pub(crate) fn allow(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        let Some(origin) = self.named_by(uri) else {
             return false;
         };
+        !headers.contains_key(header::HOST) || is_host_of_all(origin, headers)
+    }
+
+    /// The origin that this URI leads to, if it is one of ours.
+    fn named_by(&self, uri: &Uri) -> Option<&Origin> {
+        let Some(authority) = uri.authority() else {
+            let is_bound = uri.scheme().is_none() && !is_read_as_authority(uri.path());
+            return self.0.first().filter(|_| is_bound);
+        };
+        let scheme = Scheme::of(uri)?;
         let authority = authority.as_str();
-        self.0
-            .iter()
-            .any(|origin| origin.is_spelt(scheme, authority))
-            || self.allow_other_spelling(scheme, authority)
+        let mut origins = self.0.iter();
+        origins
+            .find(|origin| origin.is_spelt(scheme, authority))
+            .or_else(|| self.by_other_spelling(scheme, authority))
     }
 
     #[cold]
-    fn allow_other_spelling(&self, scheme: Scheme, authority: &str) -> bool {
-        Target::read(scheme, authority)
-            .is_ok_and(|target| self.0.iter().any(|origin| origin.is(&target)))
+    fn by_other_spelling(&self, scheme: Scheme, authority: &str) -> Option<&Origin> {
+        let target = Target::read(scheme, authority).ok()?;
+        self.0.iter().find(|origin| origin.is(&target))
     }
+}
+
+/// Where a link on a page begins like this, an authority follows (RFC 3986 section 4.2, and the URL
+/// standard for `\`). Other spellings of a slash are none to anybody, and [`Uri`] holds no tab or line break,
+/// which browsers skip.
+fn is_read_as_authority(path: &str) -> bool {
+    matches!(path.as_bytes(), [b'/', b'/' | b'\\', ..])
+}
+
+#[cold]
+fn is_host_of_all(origin: &Origin, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let named = hosts.all(|host| origin.is_host(host));
+    if !named {
+        say(|| {
+            tracing::debug!(
+                "a request names another host in its Host header, and goes without the token"
+            );
+        });
+    }
+    named
 }
 
 /// Whether a secret may be sent to this absolute URI: https, or plain http to loopback (or to
@@ -439,7 +488,8 @@ mod tests {
     #[track_caller]
     fn assert_allows(origins: &Origins, uri: &str, expected: bool) {
         let parsed: Uri = uri.parse().unwrap();
-        assert_eq!(origins.allow(&parsed), expected, "{uri}");
+        let headers = HeaderMap::new();
+        assert_eq!(origins.allow(&parsed, &headers), expected, "{uri}");
     }
 
     #[test]
@@ -663,8 +713,153 @@ mod tests {
     #[test]
     fn a_request_without_authority_counts_as_the_first_origin() {
         let origins = Origins::new(origin("https://api.example.com"));
-        for uri in ["/", "/a?b", "*", "//evil.com/", "/@evil.com"] {
+        for uri in [
+            "/",
+            "/a?b",
+            "*",
+            "/@evil.com",
+            "/a//evil.com",
+            "/.//evil.com",
+            "/a\\\\evil.com",
+            "/%2fevil.com",
+            "/%2F/evil.com",
+            "/%5cevil.com",
+            "/?//evil.com",
+            "/\u{2215}evil.com",
+        ] {
             assert_allows(&origins, uri, true);
+        }
+    }
+
+    // What comes after such a beginning is an authority to the URL standard, whatever it is.
+    #[test]
+    fn a_path_that_is_read_as_an_authority_counts_as_no_origin() {
+        let origins = Origins::new(origin("https://api.example.com"));
+        let base = Url::parse("https://api.example.com").unwrap();
+        for path in [
+            "//evil.com/",
+            "//api.example.com/",
+            "//evil.com:443",
+            "//u@evil.com",
+            "///evil.com",
+            "/\\evil.com",
+            "/\\/evil.com",
+            "/\\\\evil.com",
+            "//?evil.com",
+            "//",
+            "/\\",
+        ] {
+            assert_allows(&origins, path, false);
+            // With a host of its own, the URI leads there.
+            assert_allows(&origins, &format!("https://api.example.com{path}"), true);
+            let joined = base.join(path);
+            let is_its_own = path.contains("api.example");
+            assert!(is_its_own || joined != base.join("/"), "{path}");
+        }
+    }
+
+    fn hosts(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            headers.append(header::HOST, value);
+        }
+        headers
+    }
+
+    #[test]
+    fn a_host_header_must_name_the_origin_that_the_uri_leads_to() {
+        let mut origins = Origins::new(origin("https://api.example.com"));
+        origins.push(origin("https://other.example.com:8443"));
+        origins.push(origin("http://[::1]:3000"));
+        origins.push(origin("https://192.0.2.1"));
+        let first: &[&str] = &[
+            "https://api.example.com/",
+            "https://API.example.com:443/",
+            "/",
+            "*",
+        ];
+        for (uris, named, others) in [
+            (
+                first,
+                &[
+                    "api.example.com",
+                    "API.Example.Com",
+                    "api.example.com.",
+                    "api.example.com:443",
+                    "api.example.com:0443",
+                    "api.example.com:",
+                ][..],
+                &[
+                    "",
+                    " ",
+                    "evil.com",
+                    "other.example.com:8443",
+                    "api.example.com:80",
+                    "api.example.com:8443",
+                    "api.example.com:+443",
+                    "api.example.com..",
+                    "api.example.com evil.com",
+                    "api.example.com,evil.com",
+                    "api.example.com/",
+                    "api.example.com?",
+                    " api.example.com",
+                    "https://api.example.com",
+                    "u@api.example.com",
+                    "api.example.com@evil.com",
+                    "evil.com#api.example.com",
+                    "\u{e4}pi.example.com",
+                    "example.com",
+                ][..],
+            ),
+            (
+                &["https://other.example.com:8443/"],
+                &["other.example.com:8443", "OTHER.example.com.:08443"],
+                &[
+                    "other.example.com",
+                    "other.example.com:443",
+                    "api.example.com",
+                ],
+            ),
+            (
+                &["http://[::1]:3000/"],
+                &["[::1]:3000", "[0:0:0:0:0:0:0:1]:3000"],
+                &["[::1]", "::1:3000", "localhost:3000", "[::1%25lo]:3000"],
+            ),
+            (
+                &["https://192.0.2.1/"],
+                &["192.0.2.1", "192.0.2.1:443"],
+                &["192.0.2.1.", "3221225985", "[::ffff:192.0.2.1]"],
+            ),
+        ] {
+            for uri in uris {
+                let parsed: Uri = uri.parse().unwrap();
+                let allows = |values: &[&str]| origins.allow(&parsed, &hosts(values));
+                for host in named {
+                    assert!(allows(&[host]), "{uri} with {host:?}");
+                    assert!(allows(&[host, host]), "{uri} with {host:?} twice");
+                }
+                for host in others {
+                    assert!(!allows(&[host]), "{uri} with {host:?}");
+                    assert!(!allows(&[named[0], host]), "{uri} with {host:?} at the end");
+                    assert!(!allows(&[host, named[0]]), "{uri} with {host:?} at first");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_header_opens_no_origin_that_the_uri_does_not_lead_to() {
+        let origins = Origins::new(origin("https://api.example.com"));
+        for uri in [
+            "https://evil.com/",
+            "http://api.example.com/",
+            "https://api.example.com:8443/",
+            "api.example.com:443",
+            "//evil.com/",
+        ] {
+            let headers = hosts(&["api.example.com"]);
+            assert!(!origins.allow(&uri.parse().unwrap(), &headers), "{uri}");
         }
     }
 
@@ -684,7 +879,7 @@ mod tests {
             .path_and_query("/")
             .build()
             .unwrap();
-        assert!(!origins.allow(&built));
+        assert!(!origins.allow(&built, &HeaderMap::new()));
     }
 
     #[test]
@@ -831,7 +1026,7 @@ mod tests {
             };
             let parsed = Url::parse(&text).ok();
             for (origins, origin) in &named {
-                let ours = origins.allow(&uri);
+                let ours = origins.allow(&uri, &HeaderMap::new());
                 let theirs = parsed.as_ref().is_some_and(|url| same_origin(origin, url));
                 prop_assert!(theirs || !ours, "{origin} allows {text}");
                 prop_assert!(

@@ -5,10 +5,12 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::HeaderValue;
 use http::Request;
 use http::Response;
 use http::StatusCode;
+use http::Uri;
 use http::request::Parts;
 use http_body::Body;
 use tokio::time::Instant;
@@ -17,6 +19,7 @@ use tower_service::Service;
 use crate::body::ResponseBody;
 use crate::classify::Classify;
 use crate::classify::Verdict;
+use crate::coordinator::Address;
 use crate::coordinator::Next;
 use crate::coordinator::Ticket;
 use crate::error::BoxError;
@@ -28,6 +31,7 @@ use crate::grpc;
 use crate::options::Options;
 use crate::replay::Kept;
 use crate::replay::ReplayBody;
+use crate::say::say;
 use crate::session::Session;
 use crate::time::timeout;
 use crate::token::Stamp;
@@ -161,9 +165,9 @@ where
     }
 
     // The refresh starts, or is joined, before anything else is waited for.
-    let next = call
-        .session
-        .reject(call.stamp, verdict == Verdict::EndSession);
+    let address = call.sent().address();
+    let is_final = verdict == Verdict::EndSession;
+    let next = call.session.reject(call.stamp, is_final, address);
     if let Next::Fail(error) = next {
         return Ok(explain(rejection, error));
     }
@@ -219,22 +223,30 @@ where
     drop(rejection);
     call.session.count_replay(late);
     call.session.attach(&mut call.head.headers, header);
+    let uri = call.head.uri.clone();
     let request = Request::from_parts(call.head, body);
     let response = call.inner.call(request).await.map_err(Into::into)?;
     let response = response.map(ResponseBody::streaming);
 
-    // Whatever it says, it is the answer; a rejection counts for the next request (P2, P9).
+    // Whatever it says, it is the answer (P9); a rejection counts against the address alone (P2).
     let verdict = call.options.judge(&response);
     let time = Patience::new(call.options.response_time, call.deadline).left();
     let (response, verdict) = call.options.inspect(response, verdict, time).await;
-    let (response, verdict) = peek(&call.options, &call.session, stamp, response, verdict);
+    let sent = Sent {
+        options: &call.options,
+        session: &call.session,
+        stamp,
+        uri: &uri,
+        is_replay: true,
+    };
+    let (response, verdict) = sent.peek(response, verdict);
     if !is_rejection(verdict) {
         return Ok(response);
     }
     match verdict {
         // Nobody waits for it here: the answer is there.
-        Verdict::EndSession => drop(call.session.reject(stamp, true)),
-        _ => call.session.mark_rejected(stamp, false),
+        Verdict::EndSession => drop(call.session.reject(stamp, true, address)),
+        _ => call.session.reject_replay(stamp, address),
     }
     Ok(explain(response, not_replayed(NotReplayed::RejectedAgain)))
 }
@@ -330,43 +342,103 @@ impl<Inner, C: Classify, B> Call<Inner, C, B> {
     where
         C: Send + Sync + 'static,
     {
-        peek(&self.options, &self.session, self.stamp, response, verdict)
+        self.sent().peek(response, verdict)
+    }
+
+    /// The answer is no rejection, and only that has to be kept in mind.
+    #[inline]
+    pub(crate) fn accept<ResBody>(&self, response: &Response<ResBody>) {
+        if response.status().is_success() && self.session.may_be_news(self.stamp) {
+            self.sent().accept(response, None);
+        }
+    }
+
+    fn sent(&self) -> Sent<'_, C> {
+        Sent {
+            options: &self.options,
+            session: &self.session,
+            stamp: self.stamp,
+            uri: &self.head.uri,
+            is_replay: false,
+        }
     }
 }
 
-/// Judges the trailers, where the head said that they decide and they are there already. Those that come
-/// later are judged when they are read, for the next request's benefit (P10).
-fn peek<C, ResBody>(
-    options: &Arc<Options<C>>,
-    session: &Session,
+/// What was sent, and with which token: for those that look at the answer.
+struct Sent<'a, C> {
+    options: &'a Arc<Options<C>>,
+    session: &'a Session,
     stamp: Stamp,
-    response: Response<ResponseBody<ResBody>>,
-    verdict: Verdict,
-) -> (Response<ResponseBody<ResBody>>, Verdict)
-where
-    C: Classify + Send + Sync + 'static,
-    ResBody: Body,
-{
-    if verdict != Verdict::InspectTrailers {
-        return (response, verdict);
+    uri: &'a Uri,
+    is_replay: bool,
+}
+
+impl<C> Sent<'_, C> {
+    fn address(&self) -> Address {
+        let origin = self.options.origins.of(self.uri);
+        self.session.address(origin, self.uri.path())
     }
-    let (head, body) = response.into_parts();
-    let mut read = body.peek();
-    let verdict = match read.trailers() {
-        Some(trailers) => options.judge_trailers(trailers),
-        None if read.is_whole() => Verdict::Abstain,
-        None => {
-            let (options, session) = (options.clone(), session.clone());
+
+    /// An answer that is no rejection, with the trailers where they decided. Whether the token was
+    /// accepted is said by a success, and in gRPC by a success of the call: a proxy that cannot reach the
+    /// server has not looked at the token.
+    #[cold]
+    fn accept<ResBody>(&self, response: &Response<ResBody>, trailers: Option<&HeaderMap>) {
+        let headers = response.headers();
+        let has_failed = grpc::is_grpc(headers) && {
+            let said = grpc::status(headers).or_else(|| trailers.and_then(grpc::status));
+            said.is_some_and(grpc::is_failure)
+        };
+        if response.status().is_success() && !has_failed && self.session.may_be_news(self.stamp) {
+            self.session.accept(self.stamp, self.address());
+        }
+    }
+}
+
+impl<C: Classify + Send + Sync + 'static> Sent<'_, C> {
+    /// Judges the trailers, where the head said that they decide and they are there already. Those that
+    /// come later are judged when they are read, for the next request's benefit (P10).
+    fn peek<ResBody: Body>(
+        &self,
+        response: Response<ResponseBody<ResBody>>,
+        verdict: Verdict,
+    ) -> (Response<ResponseBody<ResBody>>, Verdict) {
+        if verdict != Verdict::InspectTrailers {
+            if is_no_rejection(verdict) {
+                self.accept(&response, None);
+            }
+            return (response, verdict);
+        }
+        let (head, body) = response.into_parts();
+        let mut read = body.peek();
+        let is_whole = read.is_whole();
+        let judged = match read.trailers() {
+            Some(trailers) => Some(self.options.judge_trailers(trailers)),
+            None => is_whole.then_some(Verdict::Abstain),
+        };
+        if judged.is_none() {
+            let (options, session) = (self.options.clone(), self.session.clone());
+            let (stamp, address, is_replay) = (self.stamp, self.address(), self.is_replay);
+            let (is_success, is_grpc) = (head.status.is_success(), grpc::is_grpc(&head.headers));
             read.watch(Box::new(move |trailers| {
                 let verdict = options.judge_trailers(trailers);
-                if is_rejection(verdict) {
-                    session.mark_rejected(stamp, verdict == Verdict::EndSession);
+                let has_failed = is_grpc && grpc::status(trailers).is_some_and(grpc::is_failure);
+                match verdict {
+                    Verdict::EndSession => session.reject_later(stamp, true, address),
+                    Verdict::Refresh if is_replay => session.reject_replay(stamp, address),
+                    Verdict::Refresh => session.reject_later(stamp, false, address),
+                    _ if is_success && !has_failed => session.accept(stamp, address),
+                    _ => {}
                 }
             }));
-            Verdict::Abstain
         }
-    };
-    (Response::from_parts(head, read.into()), verdict)
+        let response = Response::from_parts(head, ResponseBody::from(read));
+        let verdict = judged.unwrap_or(Verdict::Abstain);
+        if judged.is_some_and(is_no_rejection) {
+            self.accept(&response, response.body().trailers());
+        }
+        (response, verdict)
+    }
 }
 
 /// Has the request's time not passed? What is left of it is put into its head.
@@ -378,9 +450,13 @@ fn is_rejection(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Refresh | Verdict::EndSession)
 }
 
+fn is_no_rejection(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Accept | Verdict::Abstain)
+}
+
 /// The server's own answer, and why it was not made good.
 fn explain<ResBody>(mut response: Response<ResBody>, why: RefreshError) -> Response<ResBody> {
-    tracing::debug!(%why, status = %response.status(), "a rejection is returned");
+    say(|| tracing::debug!(%why, status = %response.status(), "a rejection is returned"));
     response.extensions_mut().insert(why);
     response
 }

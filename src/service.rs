@@ -63,7 +63,9 @@ impl<Inner, S, C> TokenRefresh<Inner, S, C> {
 impl<Inner, S: SelectSession, C> TokenRefresh<Inner, S, C> {
     /// The session whose token this request is to carry. `None`: it is sent as it is.
     fn session_for(&self, head: &Parts) -> Result<Option<Session>, RefreshError> {
-        if head.extensions.get::<WithoutToken>().is_some() || !self.options.origins.allow(&head.uri)
+        let origins = &self.options.origins;
+        if head.extensions.get::<WithoutToken>().is_some()
+            || !origins.allow(&head.uri, &head.headers)
         {
             return Ok(None);
         }

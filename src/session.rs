@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::attach::Attach;
+use crate::coordinator::Address;
 use crate::coordinator::Admitted;
 use crate::coordinator::Coordinator;
 use crate::coordinator::LostReply;
@@ -25,9 +26,10 @@ use crate::coordinator::count;
 use crate::error::ConfigError;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::origin::Origin;
 use crate::reissue::DynReissue;
 use crate::reissue::Reissue;
-use crate::store::MemoryStore;
+use crate::store::OwnMemory;
 use crate::store::SharedTokenStore;
 use crate::store::TokenStore;
 use crate::token::AccessToken;
@@ -77,7 +79,7 @@ impl Session {
             check: reissue.check(),
             self_sufficient: !reissue.needs_refresh_token(),
             reissue: Box::new(reissue),
-            store: Storage::Own(Box::new(MemoryStore::new())),
+            store: Storage::Own(Box::new(OwnMemory::default())),
             header: None,
             refresh_ahead: None,
             reissue_timeout: Duration::from_secs(10),
@@ -111,7 +113,9 @@ impl Session {
         self.coordinator.login(tokens).await.map_err(not_saved)
     }
 
-    /// Forgets the tokens, here and in the store. Requests go out without a token from now on.
+    /// Forgets the tokens, here and in the store. Requests go out without a token from now on, and the
+    /// status is [`LoggedOut`](SessionStatus::LoggedOut), also where the login had ended before. (What a shared
+    /// store says of that end stays there.)
     ///
     /// It does not talk to the issuer: revoke the tokens there first, if it has a way to.
     /// Logging out twice does no harm.
@@ -140,14 +144,16 @@ impl Session {
     /// # Errors
     ///
     /// [`is_session_ended`](RefreshError::is_session_ended) when this login is over, and
-    /// [`is_not_saved`](RefreshError::is_not_saved) when the tokens are in use but not saved.
+    /// [`is_not_saved`](RefreshError::is_not_saved) when the tokens are in use but not saved: that goes on in
+    /// the background. Any other error says that they are not in use, as the store could not be read for the
+    /// first time: they are kept in memory, and used by the next refresh after it was read.
     ///
     /// # Cancel safety
     ///
-    /// The tokens are adopted from the first poll on, also when this is dropped.
+    /// The tokens are kept from the first poll on, also when this is dropped. They are adopted in a task of its
+    /// own; where there is no runtime for it, by the next refresh.
     pub async fn adopt(&self, tokens: TokenSet) -> Result<(), RefreshError> {
-        self.load().await?;
-        self.coordinator.adopt(tokens).await.map_err(not_saved)
+        self.coordinator.adopt(tokens).await
     }
 
     /// Where the session stands now.
@@ -262,13 +268,30 @@ impl Session {
         self.coordinator.current()
     }
 
-    pub(crate) fn reject(&self, stamp: Stamp, is_final: bool) -> Next {
-        self.coordinator.reject(stamp, is_final)
+    pub(crate) fn address(&self, origin: &Origin, path: &str) -> Address {
+        self.coordinator.address(origin, path)
+    }
+
+    pub(crate) fn reject(&self, stamp: Stamp, is_final: bool, address: Address) -> Next {
+        self.coordinator.reject(stamp, is_final, address)
     }
 
     /// For the next request's benefit.
-    pub(crate) fn mark_rejected(&self, stamp: Stamp, is_final: bool) {
-        self.coordinator.mark_rejected(stamp, is_final);
+    pub(crate) fn reject_later(&self, stamp: Stamp, is_final: bool, address: Address) {
+        self.coordinator.reject_later(stamp, is_final, address);
+    }
+
+    pub(crate) fn reject_replay(&self, stamp: Stamp, address: Address) {
+        self.coordinator.reject_replay(stamp, address);
+    }
+
+    #[inline]
+    pub(crate) fn may_be_news(&self, stamp: Stamp) -> bool {
+        self.coordinator.may_be_news(stamp)
+    }
+
+    pub(crate) fn accept(&self, stamp: Stamp, address: Address) {
+        self.coordinator.accept(stamp, address);
     }
 
     pub(crate) fn absence(&self) -> Option<RefreshError> {
@@ -346,12 +369,12 @@ pub struct SessionBuilder {
 }
 
 impl SessionBuilder {
-    /// Where the tokens are kept; a [`MemoryStore`] unless set.
+    /// Where the tokens are kept, for this session alone; in memory unless set.
     ///
-    /// For a login that several processes share it takes a
-    /// [`shared_store`](Self::shared_store). A `FileStore` is one, in whichever way it is given.
+    /// For a login that several processes share, or several sessions of one, it takes a
+    /// [`shared_store`](Self::shared_store), and each of the stores that this crate brings is one.
     pub fn store(mut self, store: impl TokenStore) -> Self {
-        self.store = own_or_shared(store);
+        self.store = Storage::Own(Box::new(store));
         self
     }
 
@@ -461,9 +484,7 @@ impl SessionBuilder {
         };
         let (settings, rules) = (self.settings(attach), self.rules());
         let coordinator = Coordinator::new(settings, rules, self.store, self.reissue);
-        Ok(Session {
-            coordinator: Arc::new(coordinator),
-        })
+        Ok(Session { coordinator })
     }
 
     fn settings(&self, attach: Attach) -> Settings {
@@ -555,23 +576,6 @@ impl fmt::Debug for SessionBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionBuilder").finish_non_exhaustive()
     }
-}
-
-#[cfg(feature = "file")]
-fn own_or_shared(store: impl TokenStore) -> Storage {
-    use std::any::Any;
-
-    use crate::store::FileStore;
-
-    match (&store as &dyn Any).downcast_ref::<FileStore>() {
-        Some(file) => Storage::Shared(Arc::new(file.clone())),
-        None => Storage::Own(Box::new(store)),
-    }
-}
-
-#[cfg(not(feature = "file"))]
-fn own_or_shared(store: impl TokenStore) -> Storage {
-    Storage::Own(Box::new(store))
 }
 
 /// The tokens are in use, and it is only the store that does not have them.

@@ -16,10 +16,14 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use serde_json::Value;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::time::Due;
 use crate::time::Now;
+
+/// So long after its issue a token may be unknown to some server: not every one has it at once.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// What a request carried when it was sent: the number of the login and of the access token in
 /// this process. Never stored.
@@ -256,7 +260,8 @@ impl TokenSet {
     }
 
     /// Adds what some issuers want to know of the user beside the refresh token, such as `id` or
-    /// `email`. Not secret: it is shown by `Debug`.
+    /// `email`. Not secret: it is shown by `Debug`. The stores of this crate keep up to 64 KiB of it, names
+    /// and values together.
     #[must_use]
     pub fn with_identity(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.identity.insert(name.into(), value.into());
@@ -421,6 +426,15 @@ impl TokenSet {
                 lived_out,
             },
         }
+    }
+
+    /// Until when a server may not know it yet, as it was received a moment ago. By the wall clock, for
+    /// it may have been received in another process.
+    pub(crate) fn settles(&self, now: &Now) -> Instant {
+        let stated = self.expiry(now).map(|(_, stated)| stated);
+        let most = stated.map_or(SETTLING, |stated| SETTLING.min(stated / 2));
+        let age = now.wall.duration_since(self.obtained.wall);
+        now.instant + most.saturating_sub(age.unwrap_or_default())
     }
 
     fn expiry(&self, now: &Now) -> Option<(Due, Duration)> {

@@ -27,6 +27,7 @@ use tower::service_fn;
 use tower_token_refresh::BoxError;
 use tower_token_refresh::EndReason;
 use tower_token_refresh::ErrorCodes;
+use tower_token_refresh::MemoryStore;
 use tower_token_refresh::SessionStatus;
 use tower_token_refresh::TokenRefreshLayer;
 use tower_token_refresh::TokenSet;
@@ -416,6 +417,68 @@ async fn a_second_logout_changes_nothing_of_what_a_bare_request_is_told() {
     assert_eq!(why.end_reason(), Some(EndReason::LoggedOut));
 }
 
+// shows P7: the user's word is the last one, and those of the login that ended are told how it did.
+#[tokio::test(start_paused = true)]
+async fn a_logout_after_the_end_leaves_logged_out() {
+    let world = World::new();
+    let session = world.logged_in("u").await;
+    let client = world.client(&session);
+    world.expire();
+    world.hold_answers();
+    let send = || {
+        let client = client.clone();
+        tokio::spawn(async move { client.get().await.unwrap() })
+    };
+    let (first, straggler) = (send(), send());
+    world.until(|counts| counts.requests == 2).await;
+    world.script(Script::Refuse);
+    world.release_answers(1);
+    let ended = first.await.unwrap().why.unwrap();
+    assert_eq!(ended.end_reason(), Some(EndReason::Refused));
+    let refused = SessionStatus::end_reason(&session.status());
+    assert_eq!(refused, Some(EndReason::Refused));
+
+    let mut told = session.subscribe();
+    session.logout().await.unwrap();
+    assert_eq!(session.status(), SessionStatus::LoggedOut);
+    assert!(told.has_changed().unwrap());
+    assert_eq!(*told.borrow_and_update(), SessionStatus::LoggedOut);
+    let error = session.token().await.unwrap_err();
+    assert_eq!(error.end_reason(), Some(EndReason::LoggedOut));
+    let error = session.refresh().await.unwrap_err();
+    assert_eq!(error.end_reason(), Some(EndReason::LoggedOut));
+    let error = session.adopt(world.tokens("u")).await.unwrap_err();
+    assert_eq!(error.end_reason(), Some(EndReason::LoggedOut));
+
+    world.release_answers(1);
+    let why = straggler.await.unwrap().why.unwrap();
+    assert_eq!(why.end_reason(), Some(EndReason::Refused));
+    world.release_answers(1);
+    let why = client.get().await.unwrap().why.unwrap();
+    assert_eq!(why.end_reason(), Some(EndReason::LoggedOut));
+    assert_eq!(session.stats().ends, 1);
+}
+
+// shows P7: what a shared store says of the end is what the next session is told, too.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_found_in_the_store_is_an_end() {
+    let world = World::new();
+    let store = Arc::new(MemoryStore::new());
+    let open = || world.builder().shared_store(store.clone()).build().unwrap();
+    let session = open();
+    session.login(world.tokens("u")).await.unwrap();
+    world.expire();
+    world.script(Script::Refuse);
+    world.client(&session).get().await.unwrap();
+    drop(session);
+    let next = open();
+    let error = next.token().await.unwrap_err();
+    assert_eq!(error.end_reason(), Some(EndReason::Refused));
+    assert_eq!(next.status().end_reason(), Some(EndReason::Refused));
+    next.logout().await.unwrap();
+    assert_eq!(next.status(), SessionStatus::LoggedOut);
+}
+
 // shows P6: the answer to the second send may be the final one.
 #[tokio::test]
 async fn a_final_answer_to_the_replay_ends_the_session() {
@@ -475,4 +538,25 @@ async fn an_older_pair_that_a_lagging_store_shows_is_not_adopted() {
     let counts = world.counts();
     assert_eq!((counts.reissues, counts.reuses), (4, 0));
     assert_eq!(session.stats().adopted, 0);
+}
+
+// shows P6: the pair that the issuer has just refused once passed for a newer one, as memory had yet another.
+#[tokio::test(start_paused = true)]
+async fn a_pair_from_the_store_that_was_refused_is_not_adopted() {
+    let world = World::new();
+    let (store, session) = world.logged_in_and_stored("u").await;
+    let client = world.client(&session);
+    world.expire();
+    let expired = world.tokens("u").with_expires_at(std::time::UNIX_EPOCH);
+    world.expire();
+    store.put(Some(expired));
+    world.script(Script::Refuse);
+    let answer = client.get().await.unwrap();
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(answer.why.unwrap().end_reason(), Some(EndReason::Refused));
+    let counts = world.counts();
+    assert_eq!((counts.reissues, counts.requests), (1, 1));
+    assert_eq!(session.stats().adopted, 0);
+    client.get().await.unwrap();
+    assert_eq!(world.counts().reissues, 1);
 }

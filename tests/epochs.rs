@@ -358,3 +358,91 @@ async fn tokens_of_another_user_in_the_store_are_not_adopted() {
     assert_eq!(world.client(&session).get().await.unwrap().user, "a");
     assert_eq!((world.counts().reissues, session.stats().adopted), (1, 0));
 }
+
+// shows P3: the caller may have had the only copy of a pair that the issuer has rotated.
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_adopted_before_the_store_was_read_are_not_lost_with_their_caller() {
+    let world = World::new();
+    let old = world.tokens("u");
+    let newer = world.tokens("u");
+    let (store, session) = world.stored(Some(old));
+    store.hold_loads();
+    let adopt = session.adopt(newer.clone());
+    assert!(support::poll_then_drop(adopt, 1).await.is_none());
+    store.loads.add_permits(100);
+    support::settle_down().await;
+    let kept = store.tokens().unwrap();
+    assert_eq!(kept.access_token().expose(), newer.access_token().expose());
+    let token = session.token().await.unwrap();
+    assert_eq!(token.expose(), newer.access_token().expose());
+    world.has_reissued(0);
+}
+
+// shows P3: where the store cannot be read they are kept, and used in place of what it holds.
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_adopted_while_the_store_cannot_be_read_are_used_when_it_can() {
+    let world = World::new();
+    let old = world.tokens("u");
+    world.expire();
+    let newer = world.tokens("u");
+    let (store, session) = world.stored(Some(old));
+    store.fail_loads(true);
+    let error = session.adopt(newer.clone()).await.unwrap_err();
+    assert!(error.is_store() && !error.is_not_saved(), "{error}");
+    store.fail_loads(false);
+    let answer = world.client(&session).get().await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.why);
+    let token = session.token().await.unwrap();
+    assert_eq!(token.expose(), newer.access_token().expose());
+    world.has_reissued(0);
+}
+
+// shows P4, P13: what is said to be in use is.
+#[test]
+fn tokens_that_are_adopted_behind_a_transaction_that_stands_still_are_in_use_and_stored_later() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let world = World::new();
+    let (stalled, driven) = (runtime(), runtime());
+    let brief = std::time::Duration::from_millis(20);
+    let store = support::Store::new(None);
+    let builder = world.builder().store(store.clone());
+    let session = builder
+        .reissue_timeout(brief)
+        .store_timeout(brief)
+        .build()
+        .unwrap();
+    driven.block_on(session.login(world.tokens("u"))).unwrap();
+    world.hold_reissues();
+    let refresh = stalled.spawn({
+        let session = session.clone();
+        async move { session.refresh().await }
+    });
+    stalled.block_on(world.until(|counts| counts.reissues == 1));
+    let newer = world.tokens("u");
+    driven.block_on(async {
+        let adopted = session.adopt(newer.clone()).await;
+        assert!(adopted.unwrap_err().is_not_saved());
+        let token = session.token().await.unwrap();
+        assert_eq!(token.expose(), newer.access_token().expose());
+        let saved = async {
+            let mut status = session.subscribe();
+            let is_saved = |status: &tower_token_refresh::SessionStatus| {
+                matches!(
+                    status,
+                    tower_token_refresh::SessionStatus::LoggedIn { saved: true, .. }
+                )
+            };
+            status.wait_for(is_saved).await.map(|_| ())
+        };
+        let minute = std::time::Duration::from_secs(60);
+        tokio::time::timeout(minute, saved).await.unwrap().unwrap();
+    });
+    let kept = store.tokens().unwrap();
+    assert_eq!(kept.access_token().expose(), newer.access_token().expose());
+    drop(refresh);
+}

@@ -24,7 +24,7 @@ use tower::service_fn;
 use tower_token_refresh::test_util::Gate;
 use tower_token_refresh::test_util::Reply;
 use tower_token_refresh::test_util::ScriptedIssuer;
-use tower_token_refresh::test_util::check_token_store;
+use tower_token_refresh::test_util::check_shared_token_store;
 use tower_token_refresh::*;
 
 /// The mark that each secret here bears.
@@ -159,7 +159,9 @@ async fn print_reissuers(printed: &Printed) {
 
 async fn print_stores(printed: &Printed) {
     let memory = MemoryStore::new();
-    memory.save(&tokens()).await.unwrap();
+    let (empty, now) = memory.read().await.unwrap();
+    let login = empty.with_login(tokens(), now).unwrap();
+    assert_eq!(memory.swap(0, &login).await.unwrap(), Swap::Done);
     printed.add("MemoryStore", &memory);
     let (record, _) = memory.read().await.unwrap();
     let swapped = memory.swap(record.version(), &record).await.unwrap();
@@ -178,7 +180,9 @@ async fn print_stores(printed: &Printed) {
     let server = redis::Client::open(format!("redis://:{MARK}@localhost/"));
     let key = RedisStore::new(server.unwrap(), MARK);
     printed.add("RedisStore", &key.secret(&secret).unwrap());
-    let fault = check_token_store(async || file.clone()).await.unwrap_err();
+    let fault = check_shared_token_store(async || file.clone())
+        .await
+        .unwrap_err();
     printed.add("StoreFault", &fault);
 }
 

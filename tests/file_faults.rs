@@ -49,7 +49,7 @@ async fn in_use() -> (Place, InUse) {
 
 fn session(world: &World, file: &Path) -> Session {
     let moment = Duration::from_millis(1);
-    let builder = world.builder().store(FileStore::new(file));
+    let builder = world.builder().shared_store(FileStore::new(file));
     let builder = builder
         .cool_down(moment, moment)
         .store_timeout(Duration::from_secs(2))

@@ -32,7 +32,6 @@ use tower_token_refresh::Record;
 use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::Swap;
 use tower_token_refresh::TokenSet;
-use tower_token_refresh::TokenStore;
 
 /// Where the tests that run in a process of their own find their file.
 const PATH: &str = "FILE_STORE_PATH";

@@ -19,7 +19,6 @@ use tower_token_refresh::Record;
 use tower_token_refresh::Session;
 use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::TokenSet;
-use tower_token_refresh::TokenStore;
 
 /// A folder of the test's own, and the file in it.
 struct Place {
@@ -42,7 +41,7 @@ impl Place {
 
     /// The program starts: a session that knows of nothing but the file.
     fn session(&self, world: &World) -> Session {
-        let builder = world.builder().store(FileStore::new(&self.path));
+        let builder = world.builder().shared_store(FileStore::new(&self.path));
         builder.build().unwrap()
     }
 

@@ -541,6 +541,41 @@ fn an_attempt_that_is_abandoned_in_the_middle_leaves_it_in_doubt() {
     assert_eq!(adopted.access_token().expose(), "a-u-2");
 }
 
+// shows P4, section 4: after a restart before the next request, the refresh token would be sent again at
+// once, and the login would be over. Here the attempt is abandoned by a timer's thread, which cannot write, and
+// the only one who waits is told of it later.
+#[test]
+fn a_doubt_is_stored_when_the_last_who_waited_is_told_and_no_request_comes() {
+    let world = World::new();
+    let (stalled, driven) = (current_thread(), current_thread());
+    let brief = Duration::from_millis(20);
+    let store = Store::new(None);
+    let builder = world.builder().store(store.clone());
+    let builder = builder.reissue_timeout(brief).store_timeout(brief);
+    let session = builder.build().unwrap();
+    driven.block_on(session.login(world.tokens("u"))).unwrap();
+    world.hold_reissues();
+    let refresh = || {
+        let session = session.clone();
+        async move { session.refresh().await }
+    };
+    let first = stalled.spawn(refresh());
+    stalled.block_on(world.until(|counts| counts.reissues == 1));
+    let mut second = Box::pin(refresh());
+    driven.block_on(async { assert!(futures::poll!(&mut second).is_pending()) });
+    // Neither runtime is driven meanwhile.
+    let mut statuses = session.subscribe();
+    futures::executor::block_on(statuses.wait_for(SessionStatus::is_in_doubt)).unwrap();
+    assert_eq!(doubt(&store), None);
+    driven.block_on(async {
+        assert!(second.await.unwrap_err().is_outcome_unknown());
+        let stored = timeout(seconds(30), until_saved(&session)).await;
+        assert!(stored.is_ok(), "it is not stored: {:?}", session.status());
+    });
+    assert_eq!(doubt(&store), Some(1));
+    drop(first);
+}
+
 // shows P3: a new refresh token that came with a useless answer outlives its runtime.
 #[test]
 fn a_rotated_token_is_not_replaced_by_the_one_before_it_when_its_save_is_cut_off() {

@@ -473,6 +473,8 @@ async fn a_code_inside_a_success_is_replayed_only_where_the_caller_says_that_it_
     support::settle_down().await;
     assert_eq!((session.stats().reissues, session.stats().replays), (1, 0));
 
+    // Another login: the token of the first is too fresh.
+    session.login(world.tokens("u")).await.unwrap();
     let mut request = post("/", "x");
     request.extensions_mut().insert(ReplaySafe);
     let answer = coded(&session, true).send(request).await.unwrap();

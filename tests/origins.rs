@@ -1,18 +1,33 @@
 //! Proves P11: the token goes to the named origins only, judged for every request.
 
+#[path = "support/server.rs"]
+mod server;
 mod support;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
+use http::HeaderValue;
 use http::Request;
 use http::Response;
 use http::StatusCode;
 use http::Uri;
 use http::header::AUTHORIZATION;
+use http::header::HOST;
 use http_body_util::Full;
+use hyper::body::Incoming;
+use server::Server;
+use server::hyper_client;
+use server::old_for_new;
+use server::token;
 use support::Client;
 use support::World;
+use tokio::time::timeout;
 use tower::Layer;
+use tower::Service;
+use tower::ServiceBuilder;
+use tower::ServiceExt;
 use tower::service_fn;
 use tower_token_refresh::BoxError;
 use tower_token_refresh::JsonReissue;
@@ -52,6 +67,9 @@ async fn the_token_goes_to_the_named_origins_and_to_no_other() {
         "https://other.test:8443/",
         "http://127.0.0.1:8080/",
         "/where/the/service/is/bound",
+        "/a//evil.test/",
+        "/%2f/evil.test/",
+        "/?//evil.test/",
     ] {
         assert!(carries(&client, &world, uri).await, "{uri}");
     }
@@ -70,6 +88,12 @@ async fn the_token_goes_to_the_named_origins_and_to_no_other() {
         "http://127.0.0.2:8080/",
         "https://[::1]/",
         "ftp://api.test/",
+        "//api.test/",
+        "//evil.test/",
+        "/\\evil.test/",
+        "/\\/evil.test/",
+        "///evil.test/",
+        "//",
     ] {
         assert!(!carries(&client, &world, uri).await, "{uri}");
     }
@@ -150,6 +174,113 @@ async fn a_reissuer_with_a_bad_address_is_refused_when_the_session_is_built() {
             }),
         );
         assert!(Session::builder(reissue).build().is_err(), "{url:?}");
+    }
+}
+
+/// Whatever still waits then, waits for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Answers with the hosts that a request names and the token that it carries, as the server reads them.
+async fn echo() -> Server {
+    Server::start(async |request: Request<Incoming>| {
+        let mut answer = Response::new(Full::<Bytes>::default());
+        let headers = answer.headers_mut();
+        for host in request.headers().get_all(HOST) {
+            headers.append("x-host", host.clone());
+        }
+        headers.insert("x-token", token(&request).parse().unwrap());
+        answer
+    })
+    .await
+}
+
+/// What the server has read: the hosts, and whether there was a token.
+async fn read_by<S>(service: S, request: Request<Full<Bytes>>) -> (Vec<String>, bool)
+where
+    S: Service<Request<Full<Bytes>>, Response: Into<Response<()>>, Error: std::fmt::Debug>,
+{
+    let answer = timeout(PATIENCE, service.oneshot(request)).await;
+    let answer: Response<()> = answer.expect("no answer").unwrap().into();
+    let headers = answer.headers();
+    let hosts = headers.get_all("x-host").iter();
+    let hosts = hosts.map(|host| host.to_str().unwrap().to_owned());
+    (hosts.collect(), !headers["x-token"].is_empty())
+}
+
+// shows P11: a front end that serves many hosts on one address goes by `Host`.
+#[tokio::test]
+async fn a_request_whose_host_header_names_another_host_goes_out_without_the_token() {
+    let api = echo().await;
+    let own = api.base.strip_prefix("http://").unwrap();
+    let port = own.rsplit(':').next().unwrap();
+    let session = old_for_new().await;
+    for http2 in [false, true] {
+        let layer = TokenRefreshLayer::new(&*api.base, session.clone()).unwrap();
+        let client = ServiceBuilder::new()
+            .map_response(|response: Response<_>| response.map(drop))
+            .layer(layer)
+            .service(hyper_client::<ReplayBody<Full<Bytes>>>(http2));
+        let localhost = format!("localhost:{port}");
+        let with_user = format!("u@{own}");
+        for (hosts, expected) in [
+            (&[][..], true),
+            (&[own], true),
+            (&[own, own], true),
+            (&["evil.test"], false),
+            (&[own, "evil.test"], false),
+            (&["evil.test", own], false),
+            (&[&localhost], false),
+            (&["127.0.0.1"], false),
+            (&[&with_user], false),
+        ] {
+            let mut request = request(&format!("{}/path", api.base));
+            for host in hosts {
+                request.headers_mut().append(HOST, host.parse().unwrap());
+            }
+            let (read, carried) = read_by(client.clone(), request).await;
+            assert_eq!(carried, expected, "{hosts:?}");
+            // Else it would have shown nothing.
+            assert!(
+                hosts.iter().all(|host| read.iter().any(|it| it == host)),
+                "{read:?}"
+            );
+        }
+    }
+}
+
+// shows P11: where the service is bound takes the rest of the URI as a link on a page would be taken.
+#[tokio::test]
+async fn a_path_that_is_taken_for_a_host_goes_out_without_the_token() {
+    let (api, evil) = (echo().await, echo().await);
+    let [own, other] = [&api, &evil].map(|it| it.base.strip_prefix("http://").unwrap());
+    let layer = TokenRefreshLayer::new(&*api.base, old_for_new().await).unwrap();
+    let base = Url::parse(&api.base).unwrap();
+    let client = ServiceBuilder::new()
+        .map_response(|response: Response<_>| response.map(drop))
+        .layer(layer)
+        .map_request(move |mut request: Request<ReplayBody<Full<Bytes>>>| {
+            let url = base.join(&request.uri().to_string()).unwrap();
+            *request.uri_mut() = url.as_str().parse().unwrap();
+            request
+        })
+        .service(hyper_client::<ReplayBody<Full<Bytes>>>(false));
+    for path in [format!("//{other}/"), format!("/\\{other}/")] {
+        let read = read_by(client.clone(), request(&path)).await;
+        assert_eq!(read, (vec![other.to_owned()], false), "{path}");
+    }
+    for path in [
+        format!("/.//{other}/"),
+        format!("/%2f{other}/"),
+        format!("/?//{other}/"),
+    ] {
+        let read = read_by(client.clone(), request(&path)).await;
+        assert_eq!(read, (vec![own.to_owned()], true), "{path}");
+    }
+    for (host, expected) in [(own, true), (other, false)] {
+        let mut request = request("/path");
+        request.headers_mut().insert(HOST, host.parse().unwrap());
+        let read = read_by(client.clone(), request).await;
+        assert_eq!(read, (vec![host.to_owned()], expected), "{host}");
     }
 }
 
@@ -274,6 +405,20 @@ fn spell(random: &mut Rng, named: &[&str]) -> String {
     uri
 }
 
+/// What a `Host` header says beside this URI: often its own host.
+fn name_a_host(random: &mut Rng, uri: &Uri) -> String {
+    match uri.authority() {
+        Some(authority) if random.bool() => authority.to_string(),
+        _ => format!("{}{}", piece(random, HOSTS), piece(random, PORTS)),
+    }
+}
+
+/// Where this host is, over the scheme of that URI.
+fn under(uri: &str, host: &str) -> Option<Place> {
+    let (scheme, _) = uri.split_once("://")?;
+    Place::of(&format!("{scheme}://{host}"))
+}
+
 /// Where another parser, the one that browsers agree on, says that a URI leads.
 #[derive(PartialEq, Eq)]
 struct Place {
@@ -328,7 +473,7 @@ async fn a_random_request_never_carries_the_token_where_another_parser_sees_anot
     });
     let seed = fastrand::u64(..);
     let mut random = Rng::with_seed(seed);
-    let (mut sent, mut carried, mut undisputed) = (0, 0, 0);
+    let (mut sent, mut carried, mut undisputed, mut with_host) = (0, 0, 0, 0);
     for _ in 0..400_000 {
         if sent == 100_000 {
             break;
@@ -339,22 +484,41 @@ async fn a_random_request_never_carries_the_token_where_another_parser_sees_anot
             continue;
         };
         let (client, places) = &clients[which];
-        let request = Request::get(uri.clone()).body(Full::default()).unwrap();
+        let host = (random.u8(..4) == 0).then(|| name_a_host(&mut random, &uri));
+        let host = host.filter(|host| HeaderValue::from_str(host).is_ok());
+        let mut request = Request::get(uri.clone()).body(Full::default()).unwrap();
+        if let Some(host) = &host {
+            request.headers_mut().insert(HOST, host.parse().unwrap());
+        }
         let status = client.send(request).await.unwrap().status;
         let ours = status == StatusCode::OK;
-        let row = || format!("{text:?} with {:?} named, seed {seed}", NAMED[which]);
+        let row = || {
+            format!(
+                "{text:?}, {host:?} with {:?} named, seed {seed}",
+                NAMED[which]
+            )
+        };
         sent += 1;
         carried += u32::from(ours);
         if uri.scheme().is_none() {
-            // Without a host it goes where the service is bound. A host without a scheme leads nowhere.
-            assert_eq!(ours, uri.authority().is_none(), "{}", row());
+            // Without a host it goes where the service is bound, unless that one finds a host in its path. A
+            // host without a scheme leads nowhere.
+            let is_bound = uri.authority().is_none() && !text.starts_with("//");
+            let named = host.as_ref().map(|host| under(NAMED[which][0], host));
+            let is_named = named.as_ref().is_none_or(|named| *named == places[0]);
+            assert!(is_bound && is_named || !ours, "given away: {}", row());
+            assert!(ours || !is_bound || host.is_some(), "held back: {}", row());
+            with_host += u32::from(ours && host.is_some());
             continue;
         }
         let place = Place::of(&text);
-        let theirs = place.is_some() && places.contains(&place);
+        let named = host.as_ref().map(|host| under(&text, host));
+        let is_named = named.is_none_or(|named| named == place);
+        let theirs = place.is_some() && places.contains(&place) && is_named;
         assert!(theirs || !ours, "given away: {}", row());
+        with_host += u32::from(ours && host.is_some());
         if place
-            .filter(|place| theirs && place.is_undisputed(&uri))
+            .filter(|place| theirs && host.is_none() && place.is_undisputed(&uri))
             .is_some()
         {
             undisputed += 1;
@@ -365,4 +529,8 @@ async fn a_random_request_never_carries_the_token_where_another_parser_sees_anot
     assert_eq!(sent, 100_000);
     assert!(carried > 5_000, "{carried} carried the token");
     assert!(undisputed > 5_000, "{undisputed} had to");
+    assert!(
+        with_host > 500,
+        "{with_host} carried it beside a Host header"
+    );
 }

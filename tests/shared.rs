@@ -177,6 +177,8 @@ async fn a_refusal_is_not_the_end_where_the_store_has_a_newer_pair() {
     let processes = expired(&world, &store, 2).await;
     // The one that is in the middle of its reissue is taken for dead, and comes too late.
     processes[1].is_ok().await;
+    // The other has seen the new token accepted: a rejection of one that is too fresh starts nothing.
+    processes[0].is_ok().await;
     world.expire();
     world.script(Script::Refuse);
     world.hold_reissues();

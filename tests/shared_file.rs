@@ -24,7 +24,6 @@ use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::StoreLock;
 use tower_token_refresh::Swap;
 use tower_token_refresh::TokenSet;
-use tower_token_refresh::TokenStore;
 
 const NOW: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(120);

@@ -509,3 +509,25 @@ async fn one_that_is_told_of_the_login_while_it_reads_presents_no_older_token() 
     late.is_ok().await;
     world.has_reissued(2);
 }
+
+// shows P14: a program that made a session for each of its users had ten thousand tasks that waited for their
+// next look at the store.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_of_a_session_that_was_dropped() {
+    let world = World::new();
+    for notice in [Notice::InTime, Notice::Never] {
+        let store = Common::new();
+        let process = in_use(&world, &store, 1, |builder| builder).await.remove(0);
+        process.store.set_notice(notice);
+        settle_down().await;
+        let Process {
+            session,
+            client,
+            store,
+        } = process;
+        assert!(store.holders() > 1, "it follows the store");
+        drop((session, client));
+        settle_down().await;
+        assert_eq!(store.holders(), 1, "{notice:?}");
+    }
+}

@@ -10,7 +10,7 @@ use std::{
 
 use serde::Deserialize;
 use serde_json::Value;
-use tower_token_refresh::{FileStore, InDoubt, SessionBuilder, TokenStore};
+use tower_token_refresh::{FileStore, InDoubt, SessionBuilder};
 
 use super::{
     options::{Common, Place},

@@ -10,7 +10,7 @@ use std::{
 
 use futures::executor::block_on;
 use tokio::{runtime, time::timeout};
-use tower_token_refresh::{FileStore, SharedTokenStore, TokenSet, TokenStore};
+use tower_token_refresh::{FileStore, SharedTokenStore, TokenSet};
 
 use crate::{fingerprint::Fingerprint, proxy::Book, stores::Store};
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio_postgres::NoTls;
 use tower_token_refresh::{
     BoxError, ConfigError, FileStore, PostgresStore, Record, RedisStore, SharedTokenStore,
-    StoreLock, Swap, TokenSet, TokenStore,
+    StoreLock, Swap, TokenSet,
 };
 
 pub use database::Database;

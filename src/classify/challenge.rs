@@ -102,8 +102,9 @@ fn meaning(error: &ParamValue<'_>) -> Verdict {
         "invalid_token" => Verdict::Refresh,
         // RFC 6750 section 3.1: another token of the same login is no better.
         "insufficient_scope" | "invalid_request" => Verdict::Accept,
-        // RFC 9470 section 3: the user has to log in again, or in another way.
-        "insufficient_user_authentication" => Verdict::Accept,
+        // RFC 9470 section 3: the user has to log in again, or in another way. So it is with the claims
+        // that Entra ID asks for, its "continuous access evaluation".
+        "insufficient_user_authentication" | "insufficient_claims" => Verdict::Accept,
         // RFC 9449 sections 7.1 and 9: what goes with the token is wrong.
         "invalid_dpop_proof" | "use_dpop_nonce" => Verdict::Accept,
         _ => Verdict::Abstain,
@@ -137,6 +138,7 @@ mod tests {
             ("insufficient_scope", Verdict::Accept),
             ("invalid_request", Verdict::Accept),
             ("insufficient_user_authentication", Verdict::Accept),
+            ("insufficient_claims", Verdict::Accept),
             ("invalid_dpop_proof", Verdict::Accept),
             ("use_dpop_nonce", Verdict::Accept),
             ("expired", Verdict::Abstain),

@@ -18,7 +18,7 @@ use crate::grpc;
 /// | of gRPC, without a status in the head, and no client error | `InspectTrailers`, where the same status is a `Refresh` |
 /// | no client error (4xx) | `Abstain` |
 /// | a challenge for `Bearer` or `DPoP` with the error `invalid_token` (RFC 6750 section 3.1) | `Refresh` |
-/// | such a challenge with the error `insufficient_scope`, `invalid_request`, `insufficient_user_authentication` (RFC 9470), `invalid_dpop_proof` or `use_dpop_nonce` (RFC 9449): the token is not at fault | `Accept` |
+/// | such a challenge with the error `insufficient_scope`, `invalid_request`, `insufficient_user_authentication` (RFC 9470), `insufficient_claims` (Entra ID), `invalid_dpop_proof` or `use_dpop_nonce` (RFC 9449): the token is not at fault | `Accept` |
 /// | a 401, with whatever else or without a challenge | `Refresh` |
 /// | anything else | `Abstain` |
 ///

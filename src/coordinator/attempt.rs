@@ -44,6 +44,7 @@ use crate::error::RefreshError;
 use crate::reissue::ReissueError;
 use crate::reissue::ReissueErrorKind;
 use crate::reissue::ReissueRequest;
+use crate::say::say;
 use crate::store::Record;
 use crate::time::timeout;
 use crate::token::RefreshToken;
@@ -130,13 +131,18 @@ async fn transact(mut guard: Guard, gate: Gate) {
         Either::Right(_) => None,
     };
     let _permit = match prepared {
-        Some((permit, Ok(fetched))) => {
+        Some(Ok((permit, Ok(fetched)))) => {
             guard.commit(fetched).await;
-            permit
+            Some(permit)
         }
-        Some((permit, Err(completion))) => {
+        Some(Ok((permit, Err(completion)))) => {
             guard.conclude(completion).await;
-            permit
+            Some(permit)
+        }
+        // It has not got through the gate: there is nothing that it could write, or give back.
+        Some(Err(error)) => {
+            guard.fail(error);
+            None
         }
         None => {
             guard.disarm();
@@ -191,12 +197,14 @@ async fn superseded(mut outcome: watch::Receiver<Option<Outcome>>) {
 pub(super) type Prepared = Result<Fetched, Completion>;
 type Asked = Result<TokenSet, ReissueError>;
 
-async fn prepare(guard: &mut Guard, gate: Gate) -> (Option<OwnedMutexGuard<()>>, Prepared) {
+/// Waits for the gate, and does what is done behind it.
+async fn prepare(
+    guard: &mut Guard,
+    gate: Gate,
+) -> Result<(OwnedMutexGuard<()>, Prepared), RefreshError> {
     let limit = guard.coordinator.settings.store_timeout * 2;
-    match guard.coordinator.enter(gate, limit).await {
-        Ok(permit) => (Some(permit), guard.fetch().await),
-        Err(error) => (None, Err(Completion::Failed(error, None))),
-    }
+    let permit = guard.coordinator.enter(gate, limit).await?;
+    Ok((permit, guard.fetch().await))
 }
 
 impl Guard {
@@ -229,14 +237,17 @@ impl Guard {
     /// Opens the span, too. Not under the lock: a subscriber is somebody else's code.
     pub(super) fn start(&mut self) {
         self.watch();
-        self.span = tracing::info_span!(
-            "token_refresh",
-            attempt = self.start.number,
-            cause = ?self.start.cause,
-            outcome = field::Empty,
-            waiters = field::Empty,
-            elapsed_ms = field::Empty,
-        );
+        let span = || {
+            tracing::info_span!(
+                "token_refresh",
+                attempt = self.start.number,
+                cause = ?self.start.cause,
+                outcome = field::Empty,
+                waiters = field::Empty,
+                elapsed_ms = field::Empty,
+            )
+        };
+        self.span = say(span).unwrap_or_else(Span::none);
     }
 
     /// The login that it belongs to.
@@ -303,13 +314,11 @@ impl Guard {
             };
         }
         match self.reread(true).await? {
-            // One in doubt is adopted as well: its doubt decides what comes next.
-            Some(newer) if !has_expired(&newer.tokens) || newer.tokens.in_doubt().is_some() => {
-                Ok(newer)
-            }
-            Some(newer) => self.reissue(Some(newer.tokens)).await,
-            None => self.reissue(self.coordinator.tokens()).await,
+            Some(newer) if newer.is_adopted() => return Ok(newer),
+            Some(newer) => self.go_on_with(newer),
+            None => {}
         }
+        self.reissue(coordinator.tokens()).await
     }
 
     /// Newer tokens than ours, if there are any to be had without the issuer.
@@ -498,7 +507,7 @@ impl Guard {
     fn is_spent(&self, token: &RefreshToken) -> bool {
         let is_spent = self.coordinator.lock().is_spent(token);
         if is_spent {
-            tracing::warn!("the issuer handed out a refresh token that was used up before");
+            say(|| tracing::warn!("the issuer handed out a refresh token that was used up before"));
         }
         is_spent
     }
@@ -558,7 +567,10 @@ impl Guard {
             _ => None,
         };
         let _unsaved = self.coordinator.sync_when_dropped();
-        if self.finish(completion) {
+        let counts = self.finish(completion);
+        // Where the pair could not be stored, or was not what it had claimed the turn for.
+        self.leave_turn();
+        if counts {
             return;
         }
         // A login, a logout or a successor was faster: what was just saved is not the truth.
@@ -604,10 +616,12 @@ impl Guard {
             },
         };
         if let Err(error) = &saved {
-            tracing::warn!(
-                error = error as &dyn std::error::Error,
-                "the new tokens could not be saved yet"
-            );
+            say(|| {
+                tracing::warn!(
+                    error = error as &dyn std::error::Error,
+                    "the new tokens could not be saved yet"
+                );
+            });
         }
         Completion::Installed(fetched, saved.is_ok())
     }
@@ -621,20 +635,29 @@ impl Guard {
             return;
         }
         if may_end && self.coordinator.absence().is_some() {
+            self.leave_turn();
             self.set_right().await;
         } else {
             self.give_turn_back(is_refused).await;
         }
     }
 
+    /// Whatever it has claimed is given back by those who bring the store to the truth.
+    fn leave_turn(&self) -> bool {
+        let number = self.start.number;
+        self.coordinator.with(|inner, _| inner.leave_claim(number))
+    }
+
     /// Brings the store to the truth, now or later.
     pub(super) async fn set_right(&self) {
         let _unwritten = self.coordinator.sync_when_dropped();
         if let Err(error) = self.coordinator.write_truth().await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the token store could not be written"
-            );
+            say(|| {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the token store could not be written"
+                );
+            });
             self.coordinator
                 .with(|inner, _| inner.state.mark_saved(!inner.dirty));
         }
@@ -676,6 +699,8 @@ impl Coordinator {
         }
         // That is not a failure of the refresh.
         let is_taken_over = matches!(completion, Completion::TakenOver(_));
+        // Kept until the lock is released, where the attempt no longer counts: its drop is a user's code.
+        let _error = completion.error().cloned();
         let Some((outcome, ended, running)) = self.apply(guard.start.number, completion) else {
             return false;
         };
@@ -687,13 +712,12 @@ impl Coordinator {
         if ended {
             count(&self.counters.ends);
         }
-        guard.record(
-            &outcome,
-            running.as_ref().map_or(0, |running| running.joined),
-        );
+        let joined = running.as_ref().map_or(0, |running| running.joined);
         if let Some(running) = running {
-            running.outcome.send_replace(Some(outcome));
+            running.outcome.send_replace(Some(outcome.clone()));
         }
+        // Last: a subscriber is somebody else's code, which may take its time, or panic.
+        say(|| guard.record(&outcome, joined));
         true
     }
 
@@ -723,7 +747,11 @@ impl Coordinator {
                 }
                 Completion::Installed(fetched, saved) => {
                     issued = fetched.from == From::Issuer;
-                    let token = facts(&fetched.tokens, saved);
+                    let is_old = fetched.from == From::Store && matches!(self.store, Storage::Own(_));
+                    let token = match is_old {
+                        true => facts(&fetched.tokens, saved),
+                        false => self.facts_of_fresh(&fetched.tokens, saved, now),
+                    };
                     record = fetched.record;
                     (Settled::Installed(token), Some((fetched.tokens, saved)))
                 }
@@ -741,17 +769,25 @@ impl Coordinator {
                 Completion::Unchanged => (Settled::Unchanged, None),
             };
             let is_other = matches!(settled, Settled::TakenOver(..));
+            let is_load = matches!(settled, Settled::Loaded(_));
             let verdict = inner.state.settle(number, settled, now)?;
+            inner.sent.take_if(|(attempt, _)| *attempt == number);
+            if is_load {
+                inner.keep_offer();
+            }
             if let Some((tokens, saved)) = tokens {
                 inner.put(attach, Some(tokens));
                 inner.written(saved);
             } else if verdict.ended {
                 inner.put(attach, None);
+                inner.forget_login();
             }
             match record {
                 Some(record) if is_other => self.put_other_login(inner, &record),
                 Some(record) => {
                     let epoch = inner.state.stamp().epoch;
+                    // With a new pair in the record, nobody has the turn.
+                    inner.peers.claims.discard(number);
                     inner.committed(record, epoch);
                 }
                 None => {}
@@ -781,16 +817,36 @@ impl Coordinator {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let Some(completion) = self.on_drop.take() else {
-            return;
-        };
-        let _unsaved = self.coordinator.sync_when_dropped();
-        let (coordinator, number) = (self.coordinator.clone(), self.start.number);
-        coordinator.with(|inner, _| {
-            // Nobody gives the turn back any more, but whoever writes the truth.
-            inner.dirty |= inner.peers.claim.is_some() && inner.state.counts(number);
-        });
-        coordinator.finish(self, completion);
+        let completion = self.on_drop.take();
+        if self.leave_turn() {
+            self.coordinator.sync_later();
+        }
+        if let Some(completion) = completion {
+            let _unsaved = self.coordinator.sync_when_dropped();
+            let coordinator = self.coordinator.clone();
+            coordinator.finish(self, completion);
+        }
+    }
+}
+
+impl Completion {
+    fn error(&self) -> Option<&RefreshError> {
+        match self {
+            Self::Ended(error) | Self::Failed(error, _) | Self::Refused(error) => Some(error),
+            Self::Installed(..)
+            | Self::Loaded(_)
+            | Self::Saved(_)
+            | Self::TakenOver(_)
+            | Self::Unchanged => None,
+        }
+    }
+}
+
+impl Fetched {
+    /// Are they to be adopted as they are? Not where they have expired: they are presented to the issuer. But one
+    /// in doubt is adopted as well, for its doubt decides what comes next.
+    pub(super) fn is_adopted(&self) -> bool {
+        !has_expired(&self.tokens) || self.tokens.in_doubt().is_some()
     }
 }
 
@@ -812,7 +868,7 @@ pub(super) fn failed(error: RefreshError) -> Completion {
 }
 
 /// By the wall clock: these tokens were fetched in another process.
-pub(super) fn has_expired(tokens: &TokenSet) -> bool {
+fn has_expired(tokens: &TokenSet) -> bool {
     tokens
         .expires_at()
         .is_some_and(|at| at <= std::time::SystemTime::now())

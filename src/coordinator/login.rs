@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::Admitted;
 use super::Coordinator;
 use super::Inner;
 use super::Launch;
@@ -16,9 +17,12 @@ use super::shared;
 use super::shared::Change;
 use super::shared::Storage;
 use super::stats::count;
+use super::storage::Detached;
+use super::storage::no_answer;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::time::Now;
 use crate::token::Stamp;
 use crate::token::TokenSet;
 
@@ -29,7 +33,7 @@ impl Coordinator {
             let tokens = tokens.received(now);
             let start = inner.state.log_in(self.facts(&tokens, false, now), now);
             inner.put(&self.settings.attach, Some(tokens));
-            inner.spent.clear();
+            inner.forget_login();
             inner.peers.replace_any(false, now);
             (inner.running.take(), inner.begin(self, start))
         });
@@ -50,8 +54,9 @@ impl Coordinator {
             saved
         });
         match saved.await {
-            Some(saved) => saved,
-            None => self.sync_once().await,
+            Detached::Done(saved) => saved,
+            Detached::Gone => self.sync_once().await,
+            Detached::Late => Err(no_answer()),
         }
     }
 
@@ -63,6 +68,7 @@ impl Coordinator {
             if ends || matches!(self.store, Storage::Shared(_)) {
                 inner.put(&self.settings.attach, None);
             }
+            inner.forget_login();
             inner.peers.replace_any(true, now);
             let epoch = inner.state.stamp().epoch;
             (inner.running.take(), inner.gate.clone(), epoch)
@@ -82,9 +88,10 @@ impl Coordinator {
         });
         match cleared.await {
             // A login that came meanwhile has taken the logout's place: there is nothing to clear.
-            Some(Err(error)) if error.is_session_ended() => Ok(()),
-            Some(cleared) => cleared,
-            None => self.sync_once().await,
+            Detached::Done(Err(error)) if error.is_session_ended() => Ok(()),
+            Detached::Done(cleared) => cleared,
+            Detached::Gone => self.sync_once().await,
+            Detached::Late => Err(no_answer()),
         }
     }
 
@@ -93,34 +100,53 @@ impl Coordinator {
         if self.is_reissuing_here() {
             return Err(RefreshError::new(Kind::WithinReissue));
         }
-        let (stamp, gate) = self.with(|inner, _| {
+        // Kept from here on, before anything is waited for: the caller may have the only copy of a pair that the
+        // issuer has rotated, and drop this. An attempt that needs a pair takes this one.
+        let stamp = self.with(|inner, _| {
             let stamp = inner.state.stamp();
             inner.state.may_adopt(stamp.epoch)?;
-            // A running attempt that needs them takes them from here.
             inner.offer = Some(Offer {
                 stamp,
                 tokens: tokens.clone(),
             });
-            Ok((stamp, inner.gate.clone()))
+            Ok(stamp)
         })?;
-        let this = self.clone();
+        let (this, offered) = (self.clone(), tokens.clone());
         let adopted = self.detached(async move {
             let _unsaved = this.sync_when_dropped();
-            let _permit = this.enter(gate, this.settings.attempt).await?;
-            this.adopt_now(stamp, tokens).await
+            this.load_first().await?;
+            let gate = this.with(|inner, _| inner.gate.clone());
+            match this.enter(gate, this.settings.attempt).await {
+                Ok(_permit) => this.adopt_now(stamp, offered).await,
+                // Whoever has the gate is past all its deadlines.
+                Err(error) => this.adopt_unsaved(stamp, offered, &error),
+            }
         });
-        let gone = RefreshError::new(Kind::NoRuntime);
-        adopted.await.unwrap_or(Err(gone))
+        match adopted.await {
+            Detached::Done(adopted) => adopted,
+            Detached::Gone | Detached::Late => {
+                let _unsaved = self.sync_when_dropped();
+                self.adopt_unsaved(stamp, tokens, &no_answer())
+            }
+        }
+    }
+
+    /// Waits until the store has been read for the first time, if it has not been yet.
+    async fn load_first(self: &Arc<Self>) -> Outcome {
+        if !self.lock().state.is_unloaded() {
+            return Ok(());
+        }
+        match self.ask() {
+            Admitted::Hold(ticket) => ticket.wait().await,
+            Admitted::Refuse(error) => Err(error),
+            Admitted::Go(..) | Admitted::Pass => Ok(()),
+        }
     }
 
     /// Saves and installs tokens that were adopted when `stamp` was current, unless they are old
     /// news by now. To be called with the gate held.
     async fn adopt_now(&self, stamp: Stamp, tokens: TokenSet) -> Outcome {
-        let wanted = self.with(|inner, _| {
-            inner.state.may_adopt(stamp.epoch)?;
-            Ok(inner.issued <= stamp.generation && inner.is_news(&tokens))
-        })?;
-        if !wanted {
+        if !self.with(|inner, _| inner.wants(stamp, &tokens))? {
             return Ok(());
         }
         let (saved, record) = match &self.store {
@@ -138,17 +164,49 @@ impl Coordinator {
         };
         self.with(|inner, now| {
             inner.state.may_adopt(stamp.epoch)?;
-            let facts = self.facts(&tokens, saved.is_ok(), now);
-            inner.state.adopt(facts);
-            inner.put(&self.settings.attach, Some(tokens));
-            inner.written(saved.is_ok());
+            self.install_adopted(inner, tokens, saved.is_ok(), now);
             if let Some(record) = record {
                 inner.committed(record, stamp.epoch);
             }
-            count(&self.counters.adopted);
             Ok(())
         })?;
-        saved
+        saved.map_err(|error| error.renamed(Kind::NotSaved))
+    }
+
+    /// Installs them without the gate, and leaves the save to the background.
+    fn adopt_unsaved(&self, stamp: Stamp, tokens: TokenSet, why: &RefreshError) -> Outcome {
+        self.with(|inner, now| {
+            if inner.state.is_unloaded() {
+                // They stay on offer: nobody can say yet whether the login that is stored is theirs.
+                return Err(why.clone());
+            }
+            if !inner.wants(stamp, &tokens)? {
+                return Ok(());
+            }
+            self.install_adopted(inner, tokens, false, now);
+            Err(why.renamed(Kind::NotSaved))
+        })
+    }
+
+    fn install_adopted(&self, inner: &mut Inner, tokens: TokenSet, saved: bool, now: &Now) {
+        let facts = self.facts(&tokens, saved, now);
+        inner.state.adopt(facts);
+        inner.put(&self.settings.attach, Some(tokens));
+        inner.written(saved);
+        count(&self.counters.adopted);
+    }
+}
+
+impl Inner {
+    /// Are tokens that were offered when `stamp` was current to be adopted now? Not in place of some that the
+    /// issuer has handed out since.
+    fn wants(&mut self, stamp: Stamp, tokens: &TokenSet) -> Result<bool, RefreshError> {
+        self.state.may_adopt(stamp.epoch)?;
+        let wants = self.issued <= stamp.generation && self.is_news(tokens);
+        if !wants {
+            self.offer = None;
+        }
+        Ok(wants)
     }
 }
 

@@ -10,6 +10,9 @@
 //!   and nobody else; its outcome belongs to it and not to a generation (P5). The session's status
 //!   is told on another.
 //!
+//! What addresses have said of the token is remembered in [`address`], pure too; that nothing need be
+//! remembered, as for most requests, is known without a lock ([`heard`]).
+//!
 //! Where several processes share the store, an attempt also takes its turn among theirs ([`turn`]): what may become
 //! of the record they share is decided in [`lease`], which is pure as well, and [`shared`] keeps memory in line with
 //! that record.
@@ -18,8 +21,11 @@
 //! waiters and newcomers hold its deadline themselves, and the first of them to find it passed
 //! abandons the attempt (P4).
 
+mod address;
 mod attempt;
+mod claims;
 mod doubt;
+mod heard;
 mod lease;
 mod login;
 mod lost_reply;
@@ -34,6 +40,7 @@ mod ticket;
 mod turn;
 mod watchdog;
 
+pub(crate) use address::Address;
 pub use lost_reply::LostReply;
 pub(crate) use shared::Storage;
 pub(crate) use state::Rules;
@@ -51,6 +58,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::Weak;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -61,6 +69,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::attempt::Guard;
+use self::heard::Heard;
 use self::shared::Peers;
 use self::state::Admission;
 use self::state::Recovery;
@@ -73,7 +82,10 @@ use crate::attach::Attach;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::origin::Origin;
 use crate::reissue::DynReissue;
+use crate::say::say;
+use crate::store::StoreLock;
 use crate::time::Now;
 use crate::time::timeout;
 use crate::token::AccessToken;
@@ -111,6 +123,8 @@ const MOST_PAST: usize = 32;
 type Gate = Arc<tokio::sync::Mutex<()>>;
 
 pub(crate) struct Coordinator {
+    /// For the tasks that it starts.
+    me: Weak<Self>,
     settings: Settings,
     store: Storage,
     /// What tells its claims on a shared store from those of others.
@@ -119,6 +133,7 @@ pub(crate) struct Coordinator {
     snapshot: ArcSwap<Snapshot>,
     inner: Mutex<Inner>,
     status: watch::Sender<SessionStatus>,
+    heard: Heard,
     pub(crate) counters: Counters,
 }
 
@@ -177,6 +192,25 @@ struct Running {
     start: Start,
     outcome: watch::Sender<Option<Outcome>>,
     joined: usize,
+    /// Of whoever has started it.
+    runtime: Option<Handle>,
+}
+
+/// An attempt that was given up, for when the lock is released: its waiters are to be told, and what it
+/// has held is to be dropped.
+struct Abandoned {
+    waiters: Option<watch::Sender<Option<Outcome>>>,
+    outcome: Outcome,
+    /// Its drop is a user's code, and would deadlock if it asked the session for something.
+    _lock: Option<StoreLock>,
+    runtime: Option<Handle>,
+}
+
+/// What a change may replace whose drop is a user's code: the source of an error. Kept until the lock is
+/// released.
+struct Kept {
+    _errors: [Option<RefreshError>; 3],
+    _running: Option<watch::Sender<Option<Outcome>>>,
 }
 
 /// What a request that wants to be sent is to do.
@@ -230,14 +264,15 @@ impl Coordinator {
         rules: Rules,
         store: Storage,
         reissue: Box<dyn DynReissue>,
-    ) -> Self {
+    ) -> Arc<Self> {
         let state = State::new(rules);
         let snapshot = Snapshot {
             view: state.view(&Now::read()),
             header: None,
             revision: 0,
         };
-        Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             settings,
             store,
             owner: fastrand::u64(..),
@@ -245,8 +280,9 @@ impl Coordinator {
             snapshot: ArcSwap::from_pointee(snapshot),
             inner: Mutex::new(Inner::new(state)),
             status: watch::Sender::new(SessionStatus::Unloaded),
+            heard: Heard::default(),
             counters: Counters::default(),
-        }
+        })
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -291,25 +327,53 @@ impl Coordinator {
                     (next.into(), launch)
                 }
             };
-            let sync = inner.dirty && now.instant >= inner.sync_due;
-            (admitted, launch, sync, inner.peers.deaf)
+            (admitted, launch, inner.is_sync_due(now), inner.peers.deaf)
         });
         self.launch(launch);
         if deaf {
             self.watch_peers();
         }
         if sync {
-            self.sync_later();
+            self.sync_overdue();
         }
         admitted
     }
 
-    /// The request with this stamp was rejected: [`Next::Go`] means that there is a newer token.
-    pub(crate) fn reject(self: &Arc<Self>, stamp: Stamp, is_final: bool) -> Next {
+    /// Where a request to this path goes.
+    pub(crate) fn address(&self, origin: &Origin, path: &str) -> Address {
+        self.heard.address(origin, path)
+    }
+
+    /// The request with this stamp was rejected, there: [`Next::Go`] means that there is a newer token.
+    pub(crate) fn reject(self: &Arc<Self>, stamp: Stamp, is_final: bool, address: Address) -> Next {
         if self.is_reissuing_here() {
             return Next::Fail(RefreshError::new(Kind::WithinReissue));
         }
-        self.recover(|state, now| state.reject(stamp, is_final, now))
+        self.recover(|state, now| state.reject(stamp, is_final, address, now))
+    }
+
+    /// The same, for the next request's benefit.
+    pub(crate) fn reject_later(&self, stamp: Stamp, is_final: bool, address: Address) {
+        self.with(|inner, now| inner.state.reject_later(stamp, is_final, address, now));
+    }
+
+    /// So was the replay with this stamp.
+    pub(crate) fn reject_replay(&self, stamp: Stamp, address: Address) {
+        self.with(|inner, now| inner.state.reject_replay(stamp, address, now));
+    }
+
+    /// Can it be news that a request with this stamp was accepted? For most it is not, and that is all
+    /// they pay.
+    #[inline]
+    pub(crate) fn may_be_news(&self, stamp: Stamp) -> bool {
+        self.heard.may_be_news(stamp.generation)
+    }
+
+    /// The request with this stamp was accepted, there.
+    pub(crate) fn accept(&self, stamp: Stamp, address: Address) {
+        if self.heard.is_news(stamp.generation, address) {
+            self.with(|inner, _| inner.state.accept(stamp, address));
+        }
     }
 
     /// The user asks for a refresh.
@@ -318,11 +382,6 @@ impl Coordinator {
             return Next::Fail(RefreshError::new(Kind::WithinReissue));
         }
         self.recover(State::refresh)
-    }
-
-    /// This generation is no good, and nobody waits for a better one now: the next request will (P2).
-    pub(crate) fn mark_rejected(&self, stamp: Stamp, is_final: bool) {
-        self.with(|inner, _| inner.state.mark_rejected(stamp, is_final));
     }
 
     /// Why there is no token, where there is none.
@@ -352,16 +411,22 @@ impl Coordinator {
 
     /// Runs a rule that says how to recover, and carries out what it says.
     fn recover(self: &Arc<Self>, rule: impl FnOnce(&mut State, &Now) -> Recovery) -> Next {
-        let (next, launch) = self.with(|inner, now| match rule(&mut inner.state, now) {
-            Recovery::Fail(error) => (Next::Fail(error), None),
-            Recovery::Replay => (Next::Go, None),
-            Recovery::Join => (self.join(inner).into(), None),
-            Recovery::Start(start) => {
-                let (joined, launch) = self.begin_and_join(inner, start);
-                (joined.into(), launch)
-            }
+        let (next, launch, sync) = self.with(|inner, now| {
+            let (next, launch) = match rule(&mut inner.state, now) {
+                Recovery::Fail(error) => (Next::Fail(error), None),
+                Recovery::Replay => (Next::Go, None),
+                Recovery::Join => (self.join(inner).into(), None),
+                Recovery::Start(start) => {
+                    let (joined, launch) = self.begin_and_join(inner, start);
+                    (joined.into(), launch)
+                }
+            };
+            (next, launch, inner.is_sync_due(now))
         });
         self.launch(launch);
+        if sync {
+            self.sync_overdue();
+        }
         next
     }
 
@@ -411,6 +476,7 @@ impl Coordinator {
     fn with<R>(&self, change: impl FnOnce(&mut Inner, &Now) -> R) -> R {
         let now = Now::read();
         let mut inner = self.lock();
+        let kept = inner.kept();
         let abandoned = inner.abandon_overdue(&self.settings, &now);
         let was_dirty = inner.dirty;
         let result = change(&mut inner, &now);
@@ -426,18 +492,26 @@ impl Coordinator {
             .state
             .status()
             .is_some_and(|status| mem::replace(&mut inner.told, status) != status);
+        let writes = abandoned.is_some() && inner.dirty;
         drop(inner);
-        if let Some((waiters, outcome)) = abandoned {
-            tracing::warn!(?outcome, "a refresh is abandoned: it is past its deadline");
-            waiters.send_replace(Some(outcome));
-        }
+        drop(kept);
         if tell {
             self.tell();
+        }
+        if let Some(abandoned) = abandoned {
+            let runtime = abandoned.runtime.clone();
+            abandoned.settle();
+            if writes {
+                // What it has left in doubt is stored now: the next request may come after a restart, which
+                // would send the same refresh token again.
+                self.sync_at_once(runtime);
+            }
         }
         result
     }
 
     fn publish(&self, inner: &Inner, now: &Now) {
+        self.heard.publish(&inner.state);
         let mut view = inner.state.view(now);
         if inner.dirty {
             view.recheck = view.recheck.or_at(inner.sync_due);
@@ -469,6 +543,14 @@ impl Coordinator {
         let restored = |doubt| self.settings.lost_reply.restored(&doubt, now);
         let mut token = Token::new(lifetime, renewable, saved);
         token.in_doubt = tokens.in_doubt().map(restored);
+        token
+    }
+
+    /// The same of tokens that the issuer may have issued a moment ago. Not of those of a login, or those
+    /// that a store of this process had kept: nobody knows how old they are.
+    fn facts_of_fresh(&self, tokens: &TokenSet, saved: bool, now: &Now) -> Token {
+        let mut token = self.facts(tokens, saved, now);
+        token.settles = Some(tokens.settles(now));
         token
     }
 
@@ -520,6 +602,18 @@ impl Inner {
         }
     }
 
+    fn kept(&self) -> Kept {
+        Kept {
+            _errors: self.state.errors(),
+            _running: self.running.as_ref().map(|it| it.outcome.clone()),
+        }
+    }
+
+    /// What the store does not hold is to be written, and whoever should do so has not.
+    fn is_sync_due(&self, now: &Now) -> bool {
+        self.dirty && now.instant >= self.sync_due
+    }
+
     /// Makes the waiters' side of an attempt and its guard, before anything is spawned.
     fn begin(&mut self, coordinator: &Arc<Coordinator>, start: Start) -> Launch {
         let outcome = watch::Sender::new(None);
@@ -528,6 +622,7 @@ impl Inner {
             start,
             outcome,
             joined: 0,
+            runtime: Handle::try_current().ok(),
         });
         Launch {
             guard,
@@ -545,6 +640,16 @@ impl Inner {
         }
         self.revision += 1;
         self.dirty = true;
+        // What is on offer for another token than the one in use is of no use, and a secret.
+        let stamp = self.state.stamp();
+        self.offer.take_if(|offer| offer.stamp != stamp);
+    }
+
+    /// What was of the login before is of no use in this one, or after the end.
+    fn forget_login(&mut self) {
+        self.spent.clear();
+        self.sent = None;
+        self.offer = None;
     }
 
     fn remember(&mut self, old: &TokenSet) {
@@ -572,8 +677,16 @@ impl Inner {
         (offer.stamp == self.state.stamp()).then_some(&offer.tokens)
     }
 
+    /// The store was read: what was on offer before is for the token that is in use now.
+    fn keep_offer(&mut self) {
+        if let Some(offer) = &mut self.offer {
+            offer.stamp = self.state.stamp();
+        }
+    }
+
     fn take_offer(&mut self) -> Option<TokenSet> {
-        let tokens = self.offered().cloned();
+        let offered = self.offered().filter(|tokens| self.is_news(tokens));
+        let tokens = offered.cloned();
         self.offer = None;
         tokens
     }
@@ -592,24 +705,42 @@ impl Inner {
         RefreshError::with_source(Kind::Store, "the transaction before this one does not end")
     }
 
-    fn abandon_overdue(
-        &mut self,
-        settings: &Settings,
-        now: &Now,
-    ) -> Option<(watch::Sender<Option<Outcome>>, Outcome)> {
+    fn abandon_overdue(&mut self, settings: &Settings, now: &Now) -> Option<Abandoned> {
         let (number, outcome) = self.state.abandon_overdue(now.instant)?;
         self.gate = Gate::default();
         // Nobody may drive it any more: what it holds must not keep all others out. But where its bytes
         // are out, it may still get the answer, as one that is stopped may.
         let is_out = self.state.has_asked(number);
         let lock = &mut self.peers.lock;
-        lock.take_if(|(holder, _)| *holder == number && !is_out);
+        let lock = lock.take_if(|(holder, _)| *holder == number && !is_out);
         self.lose_reply(number, settings, now);
-        let running = self
-            .running
-            .as_ref()
-            .filter(|running| running.start.number == number)?;
-        Some((running.outcome.clone(), outcome))
+        self.leave_claim(number);
+        let running = self.running.as_ref();
+        let running = running.filter(|running| running.start.number == number);
+        Some(Abandoned {
+            waiters: running.map(|running| running.outcome.clone()),
+            outcome,
+            _lock: lock.map(|(_, lock)| lock),
+            runtime: running.and_then(|running| running.runtime.clone()),
+        })
+    }
+
+    /// This attempt does nothing more about its claim: whoever brings the store to the truth does.
+    fn leave_claim(&mut self, number: u64) -> bool {
+        let left = self.peers.claims.leave(number);
+        self.dirty |= left;
+        left
+    }
+}
+
+impl Abandoned {
+    /// Its waiters first: a subscriber is somebody else's code.
+    fn settle(self) {
+        if let Some(waiters) = self.waiters {
+            waiters.send_replace(Some(self.outcome.clone()));
+        }
+        let outcome = self.outcome;
+        say(|| tracing::warn!(?outcome, "a refresh is abandoned: it is past its deadline"));
     }
 }
 

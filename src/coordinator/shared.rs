@@ -7,17 +7,21 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::time::Duration;
 use std::time::SystemTime;
 
 use futures_util::FutureExt;
+use futures_util::future::Either;
+use futures_util::future::select;
 use tokio::time::Instant;
 
 use super::Coordinator;
 use super::Inner;
 use super::Outcome;
+use super::claims::Claims;
 use super::lease;
 use super::lease::Denied;
 use super::lease::News;
@@ -26,6 +30,7 @@ use super::stats::count;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::say::say;
 use crate::store::Claim;
 use crate::store::DynSharedTokenStore;
 use crate::store::DynTokenStore;
@@ -85,9 +90,8 @@ pub(super) struct Peers {
     /// Swaps of ours without an answer, from the last one on: they may be done, or be done yet.
     unanswered: VecDeque<Unanswered>,
     swaps: u64,
-    /// The claim of the latest attempt to have one, which may be in the store, and the number of that attempt.
-    pub(super) claim: Option<Claim>,
-    pub(super) claimed_by: u64,
+    /// What its attempts have claimed.
+    pub(super) claims: Claims,
     /// The store's lock, and the attempt that took it.
     pub(super) lock: Option<(u64, StoreLock)>,
     watched: bool,
@@ -119,7 +123,7 @@ enum Truth {
     Commit(Record, TokenSet),
     End(Option<Record>, EndReason),
     Login(TokenSet),
-    /// There was no new token.
+    /// An attempt has left this claim, and brought no new token.
     Release(Claim, Option<TokenSet>),
     /// It knows already.
     Told,
@@ -174,9 +178,9 @@ impl Inner {
         self.peers.know(record, epoch);
     }
 
-    /// The same, and the claim that led to it is used up.
+    /// The same, and this process has stored it: a claim that was left is not there any more.
     pub(super) fn committed(&mut self, record: Record, epoch: u64) {
-        self.peers.claim = None;
+        self.peers.claims.stored(&record);
         self.know(record, epoch);
     }
 
@@ -197,7 +201,7 @@ impl Inner {
         }
         // When it is over, it may be ours that is found.
         let running = self.running.as_ref().map(|running| running.start.number);
-        let claim = peers.claim.filter(|_| running == Some(peers.claimed_by))?;
+        let claim = peers.claims.of(running?)?;
         let (known, _) = peers.known.as_ref()?;
         lease::lacks(found, known, &claim).then(|| known.clone())
     }
@@ -257,10 +261,7 @@ impl Inner {
         }
         match (&self.tokens, current) {
             (tokens, Some((known, _))) if lease::same_pair(tokens.as_ref(), known.tokens()) => {
-                match self.peers.claim {
-                    Some(claim) => Truth::Release(claim, tokens.clone()),
-                    None => Truth::Told,
-                }
+                self.nothing_but_claims()
             }
             (Some(tokens), Some((known, _))) => Truth::Commit(known.clone(), tokens.clone()),
             (Some(tokens), None) => Truth::Login(tokens.clone()),
@@ -269,8 +270,15 @@ impl Inner {
                     let known = known.map(|(known, _)| known.clone());
                     Truth::End(known, reason)
                 }
-                None => Truth::Told,
+                None => self.nothing_but_claims(),
             },
+        }
+    }
+
+    fn nothing_but_claims(&self) -> Truth {
+        match self.peers.claims.left() {
+            Some(claim) => Truth::Release(claim, self.tokens.clone()),
+            None => Truth::Told,
         }
     }
 }
@@ -289,7 +297,11 @@ impl Coordinator {
             };
             match self.swap_once(store, found.version, &restored).await {
                 Some(Ok(Swap::Done)) => {
-                    tracing::warn!("the token store has lost what was stored: it was written back");
+                    say(|| {
+                        tracing::warn!(
+                            "the token store has lost what was stored: it was written back"
+                        );
+                    });
                     return Ok((restored, now));
                 }
                 // It was older than what has been stored meanwhile, or somebody else was faster.
@@ -304,6 +316,8 @@ impl Coordinator {
 
     async fn read_once(&self, store: &SharedStore) -> Result<(Record, SystemTime), RefreshError> {
         let began = Instant::now();
+        // A user's code, so not under the lock.
+        let can_lose = store.can_lose();
         let read = self.guarded(async { store.read().await });
         let (found, now) = read
             .await
@@ -316,7 +330,7 @@ impl Coordinator {
             }
             let skew = *kept;
             let found = found.by_clock(|time| skew.to_ours(time));
-            if store.can_lose() {
+            if can_lose {
                 inner.peers.see(&found);
             }
             (found, skew.to_ours(now))
@@ -424,18 +438,19 @@ impl Coordinator {
     ) -> u64 {
         // Whatever has a later epoch came later, where epochs tell the time.
         let acted = acted.map_or(0, |acted| self.least_epoch(store, acted));
+        let can_lose = store.can_lose();
         let inner = self.lock();
         let known = inner.peers.known.as_ref().map(|(known, _)| known.epoch);
         let there = match known {
             // Nobody can say what came first, but by the time, where epochs tell that.
-            _ if inner.peers.is_late && store.can_lose() => known.unwrap_or(0),
+            _ if inner.peers.is_late && can_lose => known.unwrap_or(0),
             Some(known) if inner.peers.is_late => known,
             _ => found.epoch,
         };
         // What came before it by the time may be lost at the moment, and be written back yet.
         let there = there.max(acted);
         let epoch = *first.get_or_insert(there);
-        match inner.is_ours(found, login, store.can_lose()) {
+        match inner.is_ours(found, login, can_lose) {
             true => epoch.max(found.epoch),
             false => epoch,
         }
@@ -464,6 +479,10 @@ impl Coordinator {
             _ => None,
         };
         let is_commit = matches!(truth, Truth::Commit(..));
+        let released = match &truth {
+            Truth::Release(claim, _) => Some(*claim),
+            _ => None,
+        };
         // Measured before the store tells what time it is, so that an act is never from before it was one: in the
         // order of their times, whatever is told to be done comes before what begins after that.
         let since = self.since_act();
@@ -505,7 +524,7 @@ impl Coordinator {
                 .await
             }
             Truth::Told => {
-                self.told(None, epoch, revision);
+                self.told(None, released, epoch, revision);
                 return Ok(());
             }
         };
@@ -518,7 +537,7 @@ impl Coordinator {
         }
         match written {
             Ok(Change::Done(record)) => {
-                self.told(Some(record), epoch, revision);
+                self.told(Some(record), released, epoch, revision);
                 Ok(())
             }
             Ok(Change::Denied(Denied::ReadOnly, _)) => Err(read_only()),
@@ -527,13 +546,13 @@ impl Coordinator {
             Ok(Change::Denied(_, found))
                 if login.is_some() && lease::same_pair(found.tokens(), login.as_ref()) =>
             {
-                self.told(Some(found), epoch, revision);
+                self.told(Some(found), released, epoch, revision);
                 Ok(())
             }
             Ok(Change::Denied(_, found)) if login.is_some() => {
                 let there = found.epoch;
                 if self.take_in(found, epoch) {
-                    self.told(None, epoch, revision);
+                    self.told(None, released, epoch, revision);
                     return Err(RefreshError::ended(EndReason::Replaced));
                 }
                 // Memory knew of that when the user logged in: the next try takes its place.
@@ -545,7 +564,7 @@ impl Coordinator {
                 Err(too_fast())
             }
             Ok(Change::Denied(_, found)) => {
-                self.told(None, epoch, revision);
+                self.told(None, released, epoch, revision);
                 self.take_in(found, epoch);
                 Ok(())
             }
@@ -558,15 +577,17 @@ impl Coordinator {
         matches!(self.lock().news(found), News::Older)
     }
 
-    /// The store has the truth of that moment.
-    fn told(&self, record: Option<Record>, epoch: u64, revision: u64) {
+    /// The store has the truth of that moment, and knows of this claim that was left.
+    fn told(&self, record: Option<Record>, released: Option<Claim>, epoch: u64, revision: u64) {
         let unlocked = self.with(|inner, _| {
-            inner.peers.claim = None;
+            if let Some(claim) = released {
+                inner.peers.claims.discard_left(&claim);
+            }
             if let Some(record) = record {
                 // None of those before it is done any more.
                 let version = record.version;
                 inner.peers.unanswered.retain(|it| it.version >= version);
-                inner.know(record, epoch);
+                inner.committed(record, epoch);
             }
             if inner.revision == revision {
                 inner.peers.logs_out = false;
@@ -602,7 +623,7 @@ impl Coordinator {
                     return None;
                 }
                 News::Tokens(tokens) if !is_over => {
-                    let facts = self.facts(&tokens, true, now);
+                    let facts = self.facts_of_fresh(&tokens, true, now);
                     inner.state.adopt(facts);
                     inner.put(&self.settings.attach, Some(tokens));
                     count(&self.counters.adopted);
@@ -657,7 +678,7 @@ impl Coordinator {
     /// The tokens of a login, logout or end in another process, when the state knows of it.
     pub(super) fn put_other_login(&self, inner: &mut Inner, found: &Record) {
         inner.put(&self.settings.attach, found.tokens().cloned());
-        inner.spent.clear();
+        inner.forget_login();
         inner.written(true);
         let epoch = inner.state.stamp().epoch;
         inner.know(found.clone(), epoch);
@@ -674,7 +695,8 @@ impl Coordinator {
         });
         if !watched {
             let coordinator = Arc::downgrade(self);
-            drop(runtime.spawn(watch(store.clone(), Watching { coordinator })));
+            let task = Watching { coordinator };
+            drop(runtime.spawn(watch(store.clone(), task, self.gone())));
         }
     }
 
@@ -746,7 +768,10 @@ impl Drop for Watching {
     }
 }
 
-async fn watch(store: SharedStore, task: Watching) {
+/// Ends at once when the session is dropped, whatever it waits for: a program that makes sessions all day
+/// once had ten thousand such tasks, each waiting for its next look.
+async fn watch(store: SharedStore, task: Watching, gone: impl Future<Output = ()>) {
+    let mut gone = pin!(gone);
     let mut was_away = false;
     let mut pause = PAUSE;
     loop {
@@ -756,8 +781,11 @@ async fn watch(store: SharedStore, task: Watching) {
         let version = coordinator.lock().peers.known().version;
         drop(coordinator);
         let changed = AssertUnwindSafe(async { store.changed(version).await }).catch_unwind();
-        // Now and then, to see whether the session is still there.
-        let panicked = matches!(timeout(LOOK, changed).await, Some(Err(_)));
+        let heard = pin!(timeout(LOOK, changed));
+        let panicked = match select(heard, &mut gone).await {
+            Either::Left((heard, _)) => matches!(heard, Some(Err(_))),
+            Either::Right(_) => return,
+        };
         let Some(coordinator) = task.coordinator.upgrade() else {
             return;
         };
@@ -771,14 +799,17 @@ async fn watch(store: SharedStore, task: Watching) {
         match seen {
             Ok(true) => {
                 if pause == PAUSE {
-                    tracing::warn!("the token store holds an older record than it did before");
+                    say(|| {
+                        tracing::warn!("the token store holds an older record than it did before");
+                    });
                 }
                 pause = LONGEST_PAUSE.min(pause * 2);
             }
             _ => pause = PAUSE,
         }
-        if panicked || is_away || !moved {
-            let _: Option<()> = timeout(pause, std::future::pending()).await;
+        let pauses = panicked || is_away || !moved;
+        if pauses && timeout(pause, &mut gone).await.is_some() {
+            return;
         }
     }
 }

@@ -12,6 +12,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Outcome;
+use super::address::Address;
+use super::address::Addresses;
+use super::address::Standing;
 use super::status::SessionStatus;
 use crate::error::EndReason;
 use crate::error::Kind;
@@ -50,11 +53,16 @@ pub(crate) struct State {
     login: Login,
     /// The epoch of the latest login, if it is over.
     latest_login: u64,
+    /// How that one ended. A logout that comes after does not change it.
+    latest_end: Option<RefreshError>,
     attempt: Option<Attempt>,
     last_number: u64,
     cooling: Option<Cooling>,
     failures: u32,
     reissues: VecDeque<Instant>,
+    /// The newest generation that some request was accepted with.
+    accepted: u64,
+    addresses: Addresses,
 }
 
 /// What is known of the login.
@@ -80,6 +88,8 @@ pub(crate) struct Token {
     pub(crate) saved: bool,
     /// The refresh token may be spent.
     pub(crate) in_doubt: Option<Doubt>,
+    /// It was issued a moment ago. Until then a server that rejects it may not know it yet.
+    pub(crate) settles: Option<Instant>,
     rejected: Rejected,
     /// A refresh ahead of expiry was refused: no further reissue is tried (P6).
     refused: Option<RefreshError>,
@@ -92,9 +102,14 @@ impl Token {
             renewable,
             saved,
             in_doubt: None,
+            settles: None,
             rejected: Rejected::No,
             refused: None,
         }
+    }
+
+    fn is_rejected(&self) -> bool {
+        matches!(self.rejected, Rejected::Yes | Rejected::Finally)
     }
 }
 
@@ -117,6 +132,8 @@ impl Doubt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rejected {
     No,
+    /// Where others reject any token: the next request has it replaced, and does not wait for that.
+    Alone,
     Yes,
     /// By an answer that the classifier declares final.
     Finally,
@@ -195,6 +212,22 @@ pub(crate) enum Recovery {
     Start(Start),
 }
 
+/// What a rejection says of the current token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    /// Nothing: it is of an older one.
+    Late,
+    /// Nothing that a reissue could help, now.
+    InVain(Kind),
+    /// It may be no good. As there are addresses that would say that of any token, only those wait for
+    /// a better one who were rejected themselves.
+    Alone,
+    /// It is no good.
+    Full,
+    /// The same, by an answer that the classifier declares final.
+    Final,
+}
+
 /// How an attempt went.
 #[derive(Debug)]
 pub(crate) enum Settled {
@@ -252,11 +285,14 @@ impl State {
             generation: 0,
             login: Login::Unloaded,
             latest_login: 0,
+            latest_end: None,
             attempt: None,
             last_number: 0,
             cooling: None,
             failures: 0,
             reissues: VecDeque::new(),
+            accepted: 0,
+            addresses: Addresses::default(),
         }
     }
 
@@ -285,7 +321,10 @@ impl State {
                 self.try_start(true, now)
                     .map_or(Admission::Go, Admission::Start)
             }
-            Login::Live(token) if token.refused.is_none() && token.lifetime.ahead.passed(now) => {
+            Login::Live(token)
+                if token.rejected == Rejected::Alone
+                    || token.refused.is_none() && token.lifetime.ahead.passed(now) =>
+            {
                 self.try_start(false, now)
                     .map_or(Admission::Go, Admission::GoAndStart)
             }
@@ -293,42 +332,153 @@ impl State {
         }
     }
 
-    /// The request with this stamp was rejected.
-    pub(crate) fn reject(&mut self, stamp: Stamp, is_final: bool, now: &Now) -> Recovery {
+    /// The request with this stamp was rejected, there.
+    pub(crate) fn reject(
+        &mut self,
+        stamp: Stamp,
+        is_final: bool,
+        address: Address,
+        now: &Now,
+    ) -> Recovery {
         if stamp.epoch != self.epoch {
             return Recovery::Fail(self.other_epoch(stamp));
         }
-        self.mark_rejected(stamp, is_final);
-        let Login::Live(token) = &self.login else {
+        if self.token().is_none() {
             return Recovery::Fail(self.no_login());
+        }
+        let weight = match stamp == self.stamp() {
+            true if is_final => Weight::Final,
+            true => self.weigh(address, now),
+            false => Weight::Late,
         };
-        let rejected = token.rejected != Rejected::No;
+        let marked = self.mark(weight);
         if let Some(attempt) = self.running() {
-            attempt.blocking |= rejected;
-            return match attempt.blocking {
+            attempt.blocking |= marked;
+            return match attempt.blocking || weight != Weight::Late {
                 true => Recovery::Join,
                 false => Recovery::Replay,
             };
         }
-        if !rejected {
-            return Recovery::Replay;
-        }
-        self.try_start(true, now)
-            .map_or_else(Recovery::Fail, Recovery::Start)
+        let start = match weight {
+            Weight::Late if !marked => return Recovery::Replay,
+            Weight::InVain(kind) => Err(RefreshError::new(kind)),
+            Weight::Alone => self.try_start(false, now),
+            Weight::Late | Weight::Full | Weight::Final => self.try_start(true, now),
+        };
+        start.map_or_else(Recovery::Fail, Recovery::Start)
     }
 
-    /// Remembers that this generation is no good, if it is the current one (P2).
-    pub(crate) fn mark_rejected(&mut self, stamp: Stamp, is_final: bool) {
-        let current = self.stamp() == stamp;
+    /// The same, told when its caller had got the answer already: nobody waits for a new token now, so
+    /// that the next request is the first to need one (P10).
+    pub(crate) fn reject_later(
+        &mut self,
+        stamp: Stamp,
+        is_final: bool,
+        address: Address,
+        now: &Now,
+    ) {
+        if stamp == self.stamp() && self.token().is_some() {
+            let weight = match is_final {
+                true => Weight::Final,
+                false => self.weigh(address, now),
+            };
+            self.mark(weight);
+            if let Login::Live(token) = &mut self.login
+                && weight == Weight::Alone
+                && token.rejected == Rejected::No
+            {
+                token.rejected = Rejected::Alone;
+            }
+        }
+    }
+
+    /// The replay with this stamp was rejected, there. Its caller has got the answer, and for the next
+    /// request it means nothing yet: only the address remembers it (P2).
+    pub(crate) fn reject_replay(&mut self, stamp: Stamp, address: Address, now: &Now) {
+        if stamp == self.stamp() && self.token().is_some() {
+            self.addresses
+                .reject(address, stamp.generation, now.instant);
+        }
+    }
+
+    /// The request with this stamp was accepted, there.
+    pub(crate) fn accept(&mut self, stamp: Stamp, address: Address) {
+        self.accepted = self.accepted.max(stamp.generation.min(self.generation));
+        if stamp.epoch != self.epoch {
+            return;
+        }
+        self.addresses.accept(address, stamp.generation);
+        let is_current = stamp == self.stamp();
         if let Login::Live(token) = &mut self.login
-            && current
+            && is_current
             && token.rejected != Rejected::Finally
         {
-            token.rejected = match is_final {
-                true => Rejected::Finally,
-                false => Rejected::Yes,
-            };
+            // It is good after all, and it was another address that had something against it. Where a
+            // refresh for that has failed, nobody waits for the next.
+            token.rejected = Rejected::No;
         }
+    }
+
+    /// By the clock on the wall it is no good, whatever its lifetime says: it was fetched by somebody else.
+    pub(crate) fn mark_expired(&mut self) {
+        if let Login::Live(token) = &mut self.login
+            && !token.is_rejected()
+        {
+            token.rejected = Rejected::Yes;
+        }
+    }
+
+    /// The newest generation that was accepted somewhere.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
+    /// The marks of all addresses where it is news that the token was accepted.
+    pub(crate) fn marks(&self) -> u64 {
+        match self.token() {
+            Some(token) if matches!(token.rejected, Rejected::Alone | Rejected::Yes) => u64::MAX,
+            _ => self.addresses.marks(),
+        }
+    }
+
+    /// What it means for the token that this address has rejected it.
+    fn weigh(&mut self, address: Address, now: &Now) -> Weight {
+        let standing = self.addresses.reject(address, self.generation, now.instant);
+        let is_over = self.has_lived_out(now);
+        match self.token() {
+            Some(token) if token.renewable && token.rejected != Rejected::Finally => {}
+            _ => return Weight::Full,
+        }
+        match standing {
+            _ if is_over => Weight::Full,
+            _ if self.is_too_fresh(now.instant) => Weight::InVain(Kind::TooFresh),
+            Standing::Paused => Weight::InVain(Kind::NotCured),
+            // The others may need the rest of the window for a token that has died.
+            Standing::NotCured if !self.is_window_half_free(now.instant) => {
+                Weight::InVain(Kind::NotCured)
+            }
+            _ if self.addresses.any_not_cured() => Weight::Alone,
+            _ => Weight::Full,
+        }
+    }
+
+    /// Was it issued a moment ago, and nobody accepted with it yet?
+    fn is_too_fresh(&self, now: Instant) -> bool {
+        let settles = self.token().and_then(|token| token.settles);
+        self.accepted < self.generation && settles.is_some_and(|until| now < until)
+    }
+
+    /// Remembers that the token is no good, where a rejection says so. `true` if it is remembered.
+    fn mark(&mut self, weight: Weight) -> bool {
+        let Login::Live(token) = &mut self.login else {
+            return false;
+        };
+        match weight {
+            Weight::Final => token.rejected = Rejected::Finally,
+            Weight::Full if !token.is_rejected() => token.rejected = Rejected::Yes,
+            _ => {}
+        }
+        token.is_rejected()
     }
 
     /// The user asks for a refresh, whatever the token's state.
@@ -359,17 +509,29 @@ impl State {
         self.start(Cause::Login, true, now.instant)
     }
 
-    /// A logout. `false` when it is known here that there is nothing to log out of; it is another one than
-    /// that before, all the same.
+    /// A logout, the user's last word, also where an end came before it. `false` when it is known here that
+    /// there is nothing to log out of; it is another one than that before, all the same.
     pub(crate) fn log_out(&mut self) -> bool {
+        let ends = !matches!(self.login, Login::Over(_));
+        let error = RefreshError::ended(EndReason::LoggedOut);
+        self.new_epoch(Login::Over(error));
+        ends
+    }
+
+    /// Has the store not been read yet?
+    pub(crate) fn is_unloaded(&self) -> bool {
+        matches!(self.login, Login::Unloaded)
+    }
+
+    /// The errors that are remembered.
+    pub(crate) fn errors(&self) -> [Option<RefreshError>; 3] {
+        let cooling = self.cooling.as_ref().map(|cooling| cooling.error.clone());
         let over = match &self.login {
             Login::Over(error) => Some(error.clone()),
             _ => None,
         };
-        let ends = over.is_none();
-        let error = over.unwrap_or_else(|| RefreshError::ended(EndReason::LoggedOut));
-        self.new_epoch(Login::Over(error));
-        ends
+        let refused = self.token().and_then(|token| token.refused.clone());
+        [cooling, over, refused]
     }
 
     /// May tokens be adopted: is it still the same login?
@@ -586,9 +748,8 @@ impl State {
 
     /// A token there is may be used: it was not rejected and has not expired.
     fn is_usable(&self, now: &Now) -> bool {
-        self.token().is_some_and(|token| {
-            token.rejected == Rejected::No && !token.lifetime.expires.passed(now)
-        })
+        self.token()
+            .is_some_and(|token| !token.is_rejected() && !token.lifetime.expires.passed(now))
     }
 
     fn token(&self) -> Option<&Token> {
@@ -669,17 +830,31 @@ impl State {
     }
 
     fn check_window(&mut self, now: Instant) -> Result<(), RefreshError> {
-        let (most, window) = self.rules.window;
-        self.reissues.retain(|at| now.duration_since(*at) < window);
-        match self.reissues.len() < most as usize {
+        let (most, _) = self.rules.window;
+        match self.recent_reissues(now) < most {
             true => Ok(()),
             false => Err(RefreshError::new(Kind::ReissueLimit)),
         }
     }
 
+    fn is_window_half_free(&mut self, now: Instant) -> bool {
+        let (most, _) = self.rules.window;
+        self.recent_reissues(now) < most.div_ceil(2)
+    }
+
+    fn recent_reissues(&mut self, now: Instant) -> u32 {
+        let (_, window) = self.rules.window;
+        self.reissues.retain(|at| now.duration_since(*at) < window);
+        u32::try_from(self.reissues.len()).unwrap_or(u32::MAX)
+    }
+
     fn new_epoch(&mut self, login: Login) {
         if !matches!(self.login, Login::Over(_)) {
             self.latest_login = self.epoch;
+            self.latest_end = match &login {
+                Login::Over(error) => Some(error.clone()),
+                _ => None,
+            };
         }
         self.epoch += 1;
         self.login = login;
@@ -687,6 +862,7 @@ impl State {
         self.cooling = None;
         self.failures = 0;
         self.reissues.clear();
+        self.addresses.forget_all();
     }
 
     /// This is the token from now on. An attempt that is under way goes on.
@@ -761,10 +937,15 @@ impl State {
         }
     }
 
-    /// What became of the login that a stamp of another epoch belonged to.
+    /// What became of the login that a stamp of another epoch belonged to. Whatever went out without a token
+    /// after it is told how things stand now.
     fn other_epoch(&self, stamp: Stamp) -> RefreshError {
         match &self.login {
-            Login::Over(error) if stamp.epoch >= self.latest_login => error.clone(),
+            Login::Over(error) if stamp.epoch >= self.latest_login => {
+                let its_end = self.latest_end.as_ref();
+                let its_end = its_end.filter(|_| stamp.epoch == self.latest_login);
+                its_end.unwrap_or(error).clone()
+            }
             _ => RefreshError::ended(EndReason::Replaced),
         }
     }

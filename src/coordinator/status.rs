@@ -7,7 +7,8 @@ use crate::error::EndReason;
 #[non_exhaustive]
 pub enum SessionStatus {
     /// The session is over, and was told to be exactly once (P7). A new
-    /// [`login`](crate::Session::login) starts it again.
+    /// [`login`](crate::Session::login) starts it again. It is this also where the end is found in a shared
+    /// store at the start.
     #[non_exhaustive]
     Ended {
         /// How it ended.

@@ -6,11 +6,13 @@
 //! end, and what a write that came too late has overwritten (P8, P13).
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Coordinator;
@@ -21,6 +23,7 @@ use super::shared::Storage;
 use crate::error::BoxError;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::say::say;
 use crate::store::DynTokenStore;
 use crate::time::timeout;
 use crate::token::TokenSet;
@@ -75,19 +78,19 @@ impl Coordinator {
     }
 
     /// Does this in a task of its own, where there is a runtime for it, so that dropping the caller
-    /// does not drop a write half-way. But the caller does not wait for a runtime that stands still;
-    /// and `None` is for one that is gone.
+    /// does not drop a write half-way. But the caller does not wait for a runtime that stands still.
     pub(super) async fn detached(
         &self,
         work: impl Future<Output = Outcome> + Send + 'static,
-    ) -> Option<Outcome> {
+    ) -> Detached {
         let Some(runtime) = self.runtime() else {
-            return Some(work.await);
+            return Detached::Done(work.await);
         };
         let limit = self.settings.attempt + self.settings.store_timeout;
         match timeout(limit, runtime.spawn(work)).await {
-            Some(done) => done.ok(),
-            None => Some(Err(no_answer())),
+            Some(Ok(outcome)) => Detached::Done(outcome),
+            Some(Err(_)) => Detached::Gone,
+            None => Detached::Late,
         }
     }
 
@@ -137,33 +140,59 @@ impl Coordinator {
         }
     }
 
-    /// Starts a task that brings the store to the truth, unless that holds. It takes the place of
-    /// the one before it, which may be on a runtime that is not driven any more. Without a runtime
+    /// Starts a task that brings the store to the truth after a pause, unless that holds. It takes the place
+    /// of the one before it, which may be on a runtime that is not driven any more. Without a runtime
     /// it is left to the next request.
-    pub(super) fn sync_later(self: &Arc<Self>) {
+    pub(super) fn sync_later(&self) {
         let runtime = self.runtime();
+        let patience = runtime.as_ref().map(|_| self.patience());
+        self.sync_after(self.retry().0, runtime, patience.unwrap_or_default());
+    }
+
+    /// The same without a pause, where nobody has tried yet: on this runtime, where the caller has none. That
+    /// may be one which is not driven any more, so that the next who comes starts another task.
+    pub(super) fn sync_at_once(&self, runtime: Option<Handle>) {
+        self.sync_after(Duration::ZERO, self.runtime().or(runtime), Duration::ZERO);
+    }
+
+    fn sync_after(&self, pause: Duration, runtime: Option<Handle>, patience: Duration) {
         let number = self.with(|inner, now| {
-            let patience = runtime.as_ref().map_or(Duration::ZERO, |_| self.patience());
             inner.sync_due = now.instant + patience;
             inner.sync += u64::from(inner.dirty);
             inner.dirty.then_some(inner.sync)
         });
         if let (Some(number), Some(runtime)) = (number, runtime) {
-            tracing::warn!("the token store may not hold the session's tokens; it is tried again");
-            let coordinator = Arc::downgrade(self);
-            drop(runtime.spawn(sync(Syncing {
-                coordinator,
+            say(|| {
+                tracing::warn!(
+                    "the token store may not hold the session's tokens; it is tried again"
+                );
+            });
+            let task = Syncing {
+                coordinator: self.me.clone(),
                 number,
-            })));
+            };
+            drop(runtime.spawn(sync(task, pause, self.gone())));
         }
     }
 
+    /// The same for those who find that nobody has done so in time.
+    pub(super) fn sync_overdue(&self) {
+        let runtime = self.runtime();
+        let patience = runtime.as_ref().map(|_| self.patience());
+        self.sync_after(Duration::ZERO, runtime, patience.unwrap_or_default());
+    }
+
     /// For those who find an attempt abandoned: nobody else may come for a long time.
-    pub(super) fn sync_if_due(self: &Arc<Self>) {
-        let is_due = self.with(|inner, now| inner.dirty && now.instant >= inner.sync_due);
-        if is_due {
-            self.sync_later();
+    pub(super) fn sync_if_due(&self) {
+        if self.with(|inner, now| inner.is_sync_due(now)) {
+            self.sync_overdue();
         }
+    }
+
+    /// Ends when the session is dropped: what waits in the background ends with it.
+    pub(super) fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut status = self.status.subscribe();
+        async move { while status.changed().await.is_ok() {} }
     }
 
     /// Is there nothing left to do for this task?
@@ -191,6 +220,15 @@ impl Coordinator {
             Err(_) => Err(RefreshError::with_source(Kind::Store, "it panicked")),
         })
     }
+}
+
+/// What became of work in a task of its own.
+pub(super) enum Detached {
+    Done(Outcome),
+    /// Its runtime is gone, and the task with it.
+    Gone,
+    /// It goes on, or its runtime stands still.
+    Late,
 }
 
 pub(super) fn no_answer() -> RefreshError {
@@ -229,12 +267,16 @@ impl Drop for Syncing {
     }
 }
 
-async fn sync(task: Syncing) {
-    let Some((mut delay, longest)) = task.coordinator.upgrade().map(|it| it.retry()) else {
+async fn sync(task: Syncing, pause: Duration, gone: impl Future<Output = ()>) {
+    let Some((first, longest)) = task.coordinator.upgrade().map(|it| it.retry()) else {
         return;
     };
+    let mut gone = pin!(gone);
+    let mut delay = pause;
     loop {
-        let _: Option<()> = timeout(delay, std::future::pending()).await;
+        if !delay.is_zero() && timeout(delay, &mut gone).await.is_some() {
+            return;
+        }
         let Some(coordinator) = task.coordinator.upgrade() else {
             return;
         };
@@ -242,15 +284,17 @@ async fn sync(task: Syncing) {
             return;
         }
         if let Err(error) = coordinator.sync_once().await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the token store still does not hold the session's tokens"
-            );
+            say(|| {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the token store still does not hold the session's tokens"
+                );
+            });
         }
         if coordinator.is_synced(task.number) {
             return;
         }
-        delay = (delay * 2).min(longest);
+        delay = (delay * 2).clamp(first, longest);
         coordinator
             .with(|inner, now| inner.sync_due = now.instant + delay + coordinator.patience());
     }

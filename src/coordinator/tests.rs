@@ -1,6 +1,14 @@
 //! What is kept beside the state.
 
+use std::future::pending;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
 use super::*;
+use crate::reissue::reissue_fn;
+use crate::store::MemoryStore;
+use crate::store::OwnMemory;
+use crate::store::SharedTokenStore;
 use crate::token::InDoubt;
 
 fn settings() -> Settings {
@@ -46,7 +54,7 @@ fn asking(inner: &mut Inner, user: &str, now: &Now) -> u64 {
         .state
         .settle(login.number, state::Settled::Saved(true), now);
     let stamp = inner.state.stamp();
-    let Recovery::Start(start) = inner.state.reject(stamp, false, now) else {
+    let Recovery::Start(start) = inner.state.reject(stamp, false, Address::new(1), now) else {
         panic!("a rejection starts a reissue");
     };
     inner.state.begin_reissue(start.number, now).unwrap();
@@ -91,7 +99,7 @@ fn an_attempt_that_is_given_up_keeps_the_lock_of_the_store_where_its_bytes_are_o
     let mut inner = Inner::new(State::new(rules()));
     let asked = asking(&mut inner, "a", &now);
     inner.peers.lock = lock(asked);
-    assert!(inner.abandon_overdue(&settings(), &later).is_none());
+    assert!(inner.abandon_overdue(&settings(), &later).is_some());
     assert!(inner.peers.lock.is_some());
 
     let stamp = inner.state.stamp();
@@ -101,17 +109,14 @@ fn an_attempt_that_is_given_up_keeps_the_lock_of_the_store_where_its_bytes_are_o
     );
     assert!(inner.state.stamp() != stamp);
     inner.peers.lock = lock(login.number);
-    inner.abandon_overdue(&settings(), &later);
+    assert!(inner.abandon_overdue(&settings(), &later).is_some());
     assert!(inner.peers.lock.is_none());
 }
 
 // shows B43: somebody else holds the lock all the while.
 #[test]
 fn a_request_with_a_good_token_takes_no_lock() {
-    let store = Storage::Own(Box::new(crate::store::MemoryStore::new()));
-    let reissue = crate::reissue::reissue_fn(|_| std::future::pending());
-    let coordinator = Coordinator::new(settings(), rules(), store, Box::new(reissue));
-    let coordinator = Arc::new(coordinator);
+    let (coordinator, _) = unanswered(Storage::Own(Box::new(OwnMemory::default())));
     let login = coordinator.login(tokens("a"));
     futures_util::FutureExt::now_or_never(login)
         .unwrap()
@@ -128,4 +133,158 @@ fn a_request_with_a_good_token_takes_no_lock() {
     let done = told.recv_timeout(Duration::from_secs(60));
     drop(held);
     assert_eq!(done, Ok(true), "it waits for the lock");
+}
+
+/// A coordinator whose issuer does not answer, and what tells that it was asked.
+fn unanswered(store: Storage) -> (Arc<Coordinator>, Arc<tokio::sync::Semaphore>) {
+    let asked = Arc::new(tokio::sync::Semaphore::new(0));
+    let reissue = {
+        let asked = asked.clone();
+        reissue_fn(move |_| {
+            asked.add_permits(1);
+            pending()
+        })
+    };
+    let hour = Duration::from_secs(3600);
+    let settings = Settings {
+        attempt: hour,
+        reissue_timeout: hour,
+        lease: Duration::from_secs(12),
+        others: hour,
+        wait_timeout: hour,
+        waiter_limit: 10,
+        ..settings()
+    };
+    let rules = Rules {
+        attempt: hour,
+        ..rules()
+    };
+    let coordinator = Coordinator::new(settings, rules, store, Box::new(reissue));
+    (coordinator, asked)
+}
+
+/// Passes time in steps, so that what is due in between is done.
+async fn pass(seconds: u64) {
+    for _ in 0..seconds {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+// shows P1. What an attempt before has left to be written, and a task that makes the store right again, was
+// once told to give back the claim of whichever attempt had one.
+#[tokio::test(start_paused = true)]
+async fn those_who_bring_the_store_to_the_truth_leave_a_running_attempt_its_claim() {
+    let store = Arc::new(MemoryStore::new());
+    let (coordinator, asked) = unanswered(Storage::Shared(store.clone()));
+    coordinator.login(tokens("a")).await.unwrap();
+    let Next::Wait(_ticket) = coordinator.refresh() else {
+        panic!("there is nothing to wait for");
+    };
+    asked.acquire().await.unwrap().forget();
+    let claim = async || match SharedTokenStore::read(&*store).await.unwrap().0.turn {
+        crate::store::Turn::Sent(claim) => claim,
+        turn => panic!("{turn:?}"),
+    };
+    let before = claim().await;
+    coordinator.write_truth().await.unwrap();
+    coordinator.lock().dirty = true;
+    coordinator.write_truth().await.unwrap();
+    assert!(claim().await.is_of(&before));
+    // It is renewed for as long as the issuer is waited for.
+    pass(60).await;
+    let renewed = claim().await;
+    assert!(renewed.is_of(&before));
+    assert!(renewed.deadline > before.deadline);
+}
+
+// shows P12: nobody needs them after a logout.
+#[tokio::test(start_paused = true)]
+async fn a_logout_forgets_what_was_presented_and_what_was_on_offer() {
+    for shared in [false, true] {
+        let store = match shared {
+            true => Storage::Shared(Arc::new(MemoryStore::new())),
+            false => Storage::Own(Box::new(OwnMemory::default())),
+        };
+        let (coordinator, asked) = unanswered(store);
+        coordinator.login(tokens("a")).await.unwrap();
+        let Next::Wait(_ticket) = coordinator.refresh() else {
+            panic!("there is nothing to wait for");
+        };
+        asked.acquire().await.unwrap().forget();
+        let mut adopt = Box::pin(coordinator.adopt(tokens("b")));
+        assert!(futures::poll!(&mut adopt).is_pending());
+        {
+            let inner = coordinator.lock();
+            assert!(inner.sent.is_some() && inner.offer.is_some());
+        }
+        coordinator.logout().await.unwrap();
+        let inner = coordinator.lock();
+        assert!(inner.sent.is_none() && inner.offer.is_none());
+        assert!(inner.tokens.is_none() && inner.header.is_none());
+    }
+}
+
+/// Somebody else's value, which looks at the session when it is dropped.
+#[derive(Debug)]
+struct Curious {
+    coordinator: Arc<Coordinator>,
+    finds_it_locked: Arc<AtomicBool>,
+}
+
+impl Drop for Curious {
+    fn drop(&mut self) {
+        if self.coordinator.inner.try_lock().is_err() {
+            self.finds_it_locked.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl fmt::Display for Curious {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("curious")
+    }
+}
+
+impl std::error::Error for Curious {}
+
+// shows P14: such a drop would wait for a lock that its own thread holds.
+#[tokio::test(start_paused = true)]
+async fn what_is_somebody_else_s_is_dropped_when_the_lock_is_released() {
+    let locked = Arc::new(AtomicBool::new(false));
+    let (coordinator, _) = unanswered(Storage::Own(Box::new(OwnMemory::default())));
+    let curious = || Curious {
+        coordinator: coordinator.clone(),
+        finds_it_locked: locked.clone(),
+    };
+    let error = || RefreshError::with_source(Kind::Transient, curious());
+    let log_in = || {
+        let token = Token::new(crate::token::Lifetime::UNKNOWN, true, true);
+        coordinator.with(|inner, now| inner.state.log_in(token, now))
+    };
+
+    // The lock of a store, whose attempt is given up before it has asked.
+    let number = log_in().number;
+    coordinator.lock().peers.lock = Some((number, StoreLock::new(curious())));
+    tokio::time::advance(Duration::from_secs(3601)).await;
+    coordinator.with(|_, _| ());
+    assert!(coordinator.lock().peers.lock.is_none());
+
+    // The error of an attempt, when a login takes its place.
+    let stamp = coordinator.lock().state.stamp();
+    let reject =
+        |inner: &mut Inner, now: &Now| inner.state.reject(stamp, false, Address::new(1), now);
+    let Recovery::Start(start) = coordinator.with(reject) else {
+        panic!("a rejection starts a reissue");
+    };
+    let launch = coordinator.with(|inner, _| inner.begin(&coordinator, start));
+    launch.guard.fail(error());
+    log_in();
+
+    // And that of one that no longer counts.
+    let late = Guard::new(coordinator.clone(), start, watch::channel(None).1);
+    late.fail(error());
+    assert!(!locked.load(Ordering::Relaxed));
 }

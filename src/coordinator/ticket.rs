@@ -79,7 +79,14 @@ impl Ticket {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let settled = timeout(left, settled(&mut self.outcome)).await;
         match settled {
-            Some(outcome) => outcome,
+            Some(outcome) => {
+                if outcome.is_err() {
+                    // It may have been abandoned by a thread that has no runtime to write on what it has
+                    // left in doubt, and this waiter has one.
+                    self.coordinator.sync_if_due();
+                }
+                outcome
+            }
             None => self.overdue(),
         }
     }

@@ -22,7 +22,6 @@ use super::attempt::Fetched;
 use super::attempt::From;
 use super::attempt::Guard;
 use super::attempt::failed;
-use super::attempt::has_expired;
 use super::lease;
 use super::lease::Denied;
 use super::lease::News;
@@ -35,6 +34,7 @@ use crate::error::BoxError;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::say::say;
 use crate::store::Record;
 use crate::store::StoreLock;
 use crate::store::Swap;
@@ -104,11 +104,15 @@ impl Guard {
     ) -> Result<Option<Fetched>, Completion> {
         let offer = self.coordinator.with(|inner, _| inner.take_offer());
         if let Some(tokens) = offer {
-            return Ok(Some(Fetched {
+            let newer = Fetched {
                 tokens,
                 from: From::Offer,
                 record: None,
-            }));
+            };
+            if newer.is_adopted() {
+                return Ok(Some(newer));
+            }
+            self.go_on_with(newer);
         }
         if self.coordinator.lock().dirty {
             // The others must know of what we have before anybody presents a refresh token.
@@ -140,10 +144,7 @@ impl Guard {
             }
             let (found, now) = coordinator.read(store).await.map_err(failed)?;
             match self.judge(&found)? {
-                // One in doubt is adopted as well: its doubt decides what comes next.
-                Some(newer) if !has_expired(&newer.tokens) || newer.tokens.in_doubt().is_some() => {
-                    return Ok(Some(newer));
-                }
+                Some(newer) if newer.is_adopted() => return Ok(Some(newer)),
                 Some(newer) => self.go_on_with(newer),
                 None => {}
             }
@@ -166,7 +167,7 @@ impl Guard {
                 return Err(failed(RefreshError::new(Kind::WaitTimeout)));
             }
             if let Some(lost) = lease::presume_lost(&found, now, has_lock) {
-                tracing::warn!("whoever had claimed the refresh token is gone");
+                say(|| tracing::warn!("the process that had claimed the refresh token is gone"));
                 let swapped = coordinator.swap(store, found.version, &lost).await;
                 let _: Swap = swapped.map_err(failed)?;
                 continue;
@@ -196,20 +197,26 @@ impl Guard {
         }
     }
 
-    /// Somebody else has fetched these, and they have expired since: they are what is presented next.
-    fn go_on_with(&self, newer: Fetched) {
-        self.coordinator.with(|inner, now| {
+    /// Somebody else has fetched these, and they have expired since: they are what is presented next. If the
+    /// issuer refuses them, they are known, and no news that could be adopted.
+    pub(super) fn go_on_with(&mut self, newer: Fetched) {
+        let is_stored = newer.from == From::Store;
+        let stamp = self.coordinator.with(|inner, now| {
             if !inner.state.counts(self.start.number) {
-                return;
+                return self.start.stamp;
             }
-            let facts = self.coordinator.facts(&newer.tokens, true, now);
+            let facts = self.coordinator.facts(&newer.tokens, is_stored, now);
             inner.state.install(facts);
+            inner.state.mark_expired();
             inner.put(&self.coordinator.settings.attach, Some(newer.tokens));
-            inner.written(true);
+            inner.written(is_stored);
             if let Some(record) = newer.record {
                 inner.know(record, self.epoch());
             }
+            inner.state.stamp()
         });
+        // These are what it replaces now.
+        self.start.stamp = stamp;
     }
 
     async fn wait_for_lock(
@@ -274,9 +281,8 @@ impl Guard {
         let counts = self.coordinator.with(|inner, _| {
             let counts = inner.state.counts(number);
             if counts {
-                // Written or not: whoever ends this attempt gives it back.
-                inner.peers.claim = Some(claim);
-                inner.peers.claimed_by = number;
+                // Written or not: it may be in the store from here on, until this attempt has given it back.
+                inner.peers.claims.hold(number, claim);
             }
             counts
         });
@@ -285,10 +291,8 @@ impl Guard {
         }
         let swapped = self.coordinator.swap(store, version, claimed).await;
         if swapped.map_err(failed)? == Swap::Conflict {
-            self.coordinator.with(|inner, _| {
-                let claims = &mut inner.peers.claim;
-                claims.take_if(|latest| *latest == claim);
-            });
+            self.coordinator
+                .with(|inner, _| inner.peers.claims.discard(number));
             return Ok(false);
         }
         self.granted = Some(granted);
@@ -350,10 +354,12 @@ impl Guard {
                 Ok(Some(until)) => granted.until = until,
                 Ok(None) => return pending().await,
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the claim on the refresh token could not be renewed"
-                    );
+                    say(|| {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "the claim on the refresh token could not be renewed"
+                        );
+                    });
                     let _: Option<()> = timeout(span / 30, pending()).await;
                 }
             }
@@ -368,8 +374,10 @@ impl Guard {
         };
         let (claim, known) = {
             let inner = coordinator.lock();
-            (inner.peers.claim, inner.peers.known())
+            let claim = inner.peers.claims.of(self.start.number);
+            (claim, inner.peers.known())
         };
+        // Where this attempt was abandoned, it is not its own any more.
         let Some(claim) = claim else {
             return Ok(None);
         };
@@ -394,12 +402,13 @@ impl Guard {
         }
     }
 
-    /// The attempt has brought no tokens, and is settled: it is the turn of others.
+    /// The attempt has brought no tokens, and is settled: it is the turn of others. Called with the gate held.
     pub(super) async fn give_turn_back(&self, is_refused: bool) {
         let Storage::Shared(store) = &self.coordinator.store else {
             return;
         };
-        let Some(claim) = self.coordinator.lock().peers.claim else {
+        let number = self.start.number;
+        let Some(claim) = self.coordinator.lock().peers.claims.of(number) else {
             return;
         };
         if is_refused {
@@ -408,12 +417,14 @@ impl Guard {
                 .change(store, |found, _| lease::refuse(found, &claim));
             if let Ok(Change::Done(record)) = refused.await {
                 let epoch = self.epoch();
-                self.coordinator
-                    .with(|inner, _| inner.committed(record, epoch));
+                self.coordinator.with(|inner, _| {
+                    inner.peers.claims.discard(number);
+                    inner.committed(record, epoch);
+                });
                 return;
             }
         }
-        self.coordinator.with(|inner, _| inner.dirty = true);
+        self.coordinator.with(|inner, _| inner.leave_claim(number));
         self.set_right().await;
     }
 

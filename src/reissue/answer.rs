@@ -25,6 +25,7 @@ use crate::json;
 use crate::json::Pointer;
 use crate::json::moment;
 use crate::json::seconds;
+use crate::say::say;
 use crate::token::AccessToken;
 use crate::token::RefreshToken;
 use crate::token::TokenSet;
@@ -310,10 +311,12 @@ fn expiry<T>(
     let expiry = read(value);
     if expiry.is_none() {
         let at = pointer.text();
-        tracing::warn!(
-            at,
-            "the expiry in the issuer's answer cannot be read and is ignored"
-        );
+        say(|| {
+            tracing::warn!(
+                at,
+                "the expiry in the issuer's answer cannot be read and is ignored"
+            )
+        });
     }
     expiry
 }

@@ -1,6 +1,8 @@
-//! The store of a session that lives and dies with its process.
+//! The stores that live and die with their process.
 
 use std::fmt;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use tokio::sync::watch;
@@ -9,20 +11,31 @@ use super::Record;
 use super::SharedTokenStore;
 use super::Swap;
 use super::TokenStore;
-use super::Turn;
 use crate::error::BoxError;
-use crate::error::EndReason;
 use crate::token::TokenSet;
 
-/// Keeps the tokens in memory: the store of a session that was given none.
+/// Keeps a login in memory, for several sessions of one process that share it, and for tests of how
+/// several processes do.
 ///
-/// As a [`SharedTokenStore`], in an [`Arc`](std::sync::Arc), it is for several sessions of one
-/// process that share a login, and for tests of how several processes do. Its clock is
-/// [`SystemTime::now`], and it has no [`lock`](SharedTokenStore::lock): what dies with the process
-/// needs none.
+/// It is a [`SharedTokenStore`]: give each session an [`Arc`](std::sync::Arc) of it. A session that was given no
+/// store keeps its tokens in memory as well, for itself alone. The clock is [`SystemTime::now`], and there is no
+/// [`lock`](SharedTokenStore::lock): what dies with the process needs none.
 ///
-/// Both faces show the same tokens: a [`save`](TokenStore::save) is a login to those that share it,
-/// and a [`clear`](TokenStore::clear) a logout.
+/// ```
+/// use std::sync::Arc;
+/// use tower_token_refresh::{BoxError, MemoryStore, ReissueError, Session, TokenSet, reissue_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// # let issuer = || reissue_fn(|_| async { Err(ReissueError::refused("not asked here")) });
+/// let store = Arc::new(MemoryStore::new());
+/// let one = Session::builder(issuer()).shared_store(store.clone()).build()?;
+/// let other = Session::builder(issuer()).shared_store(store).build()?;
+/// one.login(TokenSet::new("access")?.with_refresh_token("refresh")?).await?;
+/// assert_eq!(other.token().await?.expose(), "access");
+/// # Ok(())
+/// # }
+/// ```
 pub struct MemoryStore {
     /// In a channel, so that no change is missed by those that wait for one.
     record: watch::Sender<Record>,
@@ -35,23 +48,6 @@ impl MemoryStore {
         Self {
             record: watch::Sender::new(Record::empty()),
         }
-    }
-
-    /// Whoever has used the tokens of before knows by the epoch that these are of another login.
-    fn replace(&self, tokens: Option<TokenSet>) {
-        self.record.send_modify(|record| {
-            *record = Record {
-                version: record.version + 1,
-                epoch: record.epoch + 1,
-                reissues: 0,
-                turn: match tokens {
-                    Some(_) => Turn::Free,
-                    None => Turn::Ended(EndReason::LoggedOut),
-                },
-                tokens,
-                foreign: false,
-            };
-        });
     }
 }
 
@@ -66,22 +62,6 @@ impl fmt::Debug for MemoryStore {
         f.debug_struct("MemoryStore")
             .field("record", &*self.record.borrow())
             .finish()
-    }
-}
-
-impl TokenStore for MemoryStore {
-    async fn load(&self) -> Result<Option<TokenSet>, BoxError> {
-        Ok(self.record.borrow().tokens.clone())
-    }
-
-    async fn save(&self, tokens: &TokenSet) -> Result<(), BoxError> {
-        self.replace(Some(tokens.clone()));
-        Ok(())
-    }
-
-    async fn clear(&self) -> Result<(), BoxError> {
-        self.replace(None);
-        Ok(())
     }
 }
 
@@ -111,60 +91,66 @@ impl SharedTokenStore for MemoryStore {
     }
 }
 
+/// What a session keeps its tokens in that was given no store. A type of its own: one that could be
+/// given to two sessions as well would not keep them from presenting one refresh token.
+#[derive(Default)]
+pub(crate) struct OwnMemory(Mutex<Option<TokenSet>>);
+
+impl OwnMemory {
+    fn replace(&self, tokens: Option<TokenSet>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = tokens;
+    }
+}
+
+impl TokenStore for OwnMemory {
+    async fn load(&self) -> Result<Option<TokenSet>, BoxError> {
+        Ok(self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone())
+    }
+
+    async fn save(&self, tokens: &TokenSet) -> Result<(), BoxError> {
+        self.replace(Some(tokens.clone()));
+        Ok(())
+    }
+
+    async fn clear(&self) -> Result<(), BoxError> {
+        self.replace(None);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::Future;
     use std::pin::pin;
+    use std::sync::Arc;
     use std::task::Context;
     use std::task::Waker;
 
     use super::*;
+    use crate::test_util::check_token_store;
 
-    fn tokens(access: &str) -> TokenSet {
-        TokenSet::new(access).unwrap()
-    }
-
-    fn access(record: &Record) -> Option<&str> {
-        let tokens = record.tokens()?;
-        Some(tokens.access_token().expose())
-    }
-
-    // shows P8: what the one face writes is another login to the other.
+    // shows P13
     #[tokio::test]
-    async fn a_save_is_a_login_and_a_clear_a_logout_to_those_that_share_the_store() {
-        let store = MemoryStore::new();
-        store.save(&tokens("a")).await.unwrap();
-        let (saved, _) = store.read().await.unwrap();
-        assert_eq!(access(&saved), Some("a"));
-        assert_eq!((saved.version, saved.epoch), (1, 1));
-        assert_eq!(saved.turn, Turn::Free);
-        store.clear().await.unwrap();
-        let (cleared, _) = store.read().await.unwrap();
-        assert_eq!(access(&cleared), None);
-        assert_eq!((cleared.version, cleared.epoch), (2, 2));
-        assert_eq!(cleared.turn, Turn::Ended(EndReason::LoggedOut));
+    async fn the_store_of_a_session_that_was_given_none_passes() {
+        let store = Arc::new(OwnMemory::default());
+        check_token_store(async || store.clone()).await.unwrap();
     }
 
     #[tokio::test]
-    async fn tokens_that_were_swapped_in_are_loaded() {
-        let store = MemoryStore::new();
-        let record = Record {
-            version: 1,
-            tokens: Some(tokens("a")),
-            ..Record::empty()
-        };
-        assert_eq!(store.swap(0, &record).await.unwrap(), Swap::Done);
-        let loaded = store.load().await.unwrap().unwrap();
-        assert_eq!(loaded.access_token().expose(), "a");
-    }
-
-    #[tokio::test]
-    async fn a_save_wakes_those_that_wait_for_a_change() {
+    async fn a_swap_wakes_those_that_wait_for_a_change() {
         let store = MemoryStore::new();
         let mut context = Context::from_waker(Waker::noop());
         let mut changed = pin!(store.changed(0));
         assert!(changed.as_mut().poll(&mut context).is_pending());
-        store.save(&tokens("a")).await.unwrap();
+        let tokens = TokenSet::new("a").unwrap();
+        let login = Record::empty()
+            .with_login(tokens, SystemTime::now())
+            .unwrap();
+        assert_eq!(store.swap(0, &login).await.unwrap(), Swap::Done);
         assert!(changed.as_mut().poll(&mut context).is_ready());
     }
 }

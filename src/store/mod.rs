@@ -4,6 +4,8 @@
 //! `save`: a claim on the reissue, which only a compare-and-set can give. That is
 //! [`SharedTokenStore`].
 
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
+mod blocking;
 mod document;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod doubts;
@@ -24,6 +26,7 @@ mod shared;
 #[cfg(feature = "file")]
 pub use file::FileStore;
 pub use memory::MemoryStore;
+pub(crate) use memory::OwnMemory;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
 pub(crate) use record::Claim;
@@ -80,6 +83,24 @@ use crate::token::TokenSet;
 ///     }
 /// }
 /// ```
+///
+/// A store that several processes share is another trait, [`SharedTokenStore`], and no type of this crate is
+/// both: given as this one it would keep the tokens, and let two processes present one refresh token.
+///
+/// ```compile_fail,E0277
+/// use tower_token_refresh::{MemoryStore, SessionBuilder};
+///
+/// fn keep(session: SessionBuilder, store: MemoryStore) -> SessionBuilder {
+///     session.store(store) // the compiler says: `.shared_store(…)`
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `TokenStore`, which is for one process alone",
+    label = "no `TokenStore`",
+    note = "a store that several processes share (`MemoryStore`, `FileStore`, `PostgresStore`, `RedisStore`, or a \
+            `SharedTokenStore` of your own) is given with `.shared_store(…)`, and checked with \
+            `check_shared_token_store`"
+)]
 pub trait TokenStore: Send + Sync + 'static {
     /// The tokens that are kept, or `None` where there was no login yet, or a logout since.
     ///

@@ -169,6 +169,7 @@ impl Record {
     /// | `in_doubt` | `{"since": RFC 3339, "tries": n, "sent_at": RFC 3339}`: [`TokenSet::in_doubt`] |
     /// | `id`, `email` and others | the [identity](TokenSet::identity), each member by its name |
     /// | `identity_members` | the names of these, where they are others than `id` and `email` |
+    /// | `identity_apart` | an object with those members of the identity whose names stand in this table |
     /// | `no_tokens` | `true` where there are none yet |
     /// | `logged_out`, `ended` | `true` and why (`logged_out`, `refused`, `rejected` or `replaced`) after the end of the login, in place of the tokens and all that belongs to them |
     ///
@@ -177,8 +178,8 @@ impl Record {
     ///
     /// # Errors
     ///
-    /// When it would be longer than 1 MiB, when the identity has a member with one of the names above,
-    /// or when a newer version of this crate has written the record.
+    /// When it would be longer than 1 MiB, or the identity longer than 64 KiB or nested more than 100 levels
+    /// deep, or when a newer version of this crate has written the record.
     pub fn to_json(&self) -> Result<Zeroizing<Vec<u8>>, BoxError> {
         Ok(Document::default().with_record(self, None, SystemTime::now())?)
     }

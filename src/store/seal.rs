@@ -21,6 +21,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::Record;
+use super::blocking::on_blocking_thread;
 use crate::error::BoxError;
 use crate::error::ConfigError;
 
@@ -30,6 +31,13 @@ const SHORTEST_SECRET: usize = 16;
 /// What a record begins with, and so how the rest is to be read.
 const PLAIN: &str = "plain1 ";
 const ENCRYPTED: &str = "sealed1 ";
+
+/// What takes longer to read than a task should keep its thread. Writing needs no such care: what is written is
+/// bounded, and nobody else has put it there.
+const LARGE: usize = 32 * 1024;
+
+/// More than any record takes that was written here: its limit, encrypted, in Base64.
+const LARGEST_TEXT: usize = 2 << 20;
 
 const LENGTH_OF_NONCE: usize = 24;
 
@@ -110,8 +118,24 @@ impl Seal {
         Ok(Zeroizing::new(format!("{ENCRYPTED}{text}")))
     }
 
+    /// The same as [`open`](Self::open), on another thread than that of the tasks where it takes long.
+    pub(super) async fn open_aside(
+        &self,
+        version: u64,
+        text: Zeroizing<String>,
+    ) -> Result<Record, BoxError> {
+        if text.len() <= LARGE {
+            return self.open(version, &text);
+        }
+        let seal = self.clone();
+        on_blocking_thread(move || seal.open(version, &text)).await
+    }
+
     /// The record that was stored as this text, beside this version.
     pub(super) fn open(&self, version: u64, text: &str) -> Result<Record, BoxError> {
+        if text.len() > LARGEST_TEXT {
+            return Err("the record of the session is larger than any that is written".into());
+        }
         let bound = self.bound(version);
         let mut record = if let Some(text) = text.strip_prefix(PLAIN) {
             if self.cipher.is_some() {
@@ -405,5 +429,42 @@ mod tests {
         let said = format!("{error} {error:?}");
         assert!(said.contains("at least 16 bytes"), "{said}");
         assert!(!said.contains("123456789"), "{said}");
+    }
+
+    // Some hundred kilobytes were once read for seconds, and no other task of the thread went on.
+    #[tokio::test(start_paused = true)]
+    async fn a_large_record_is_read_on_another_thread_than_that_of_the_tasks() {
+        let seal = Seal::secret(b"a secret of 16 bytes", "any").unwrap();
+        for (size, is_aside) in [(1, false), (40_000, true)] {
+            let tokens = TokenSet::new("access").unwrap();
+            let tokens = tokens.with_identity("id", "x".repeat(size));
+            let now = std::time::SystemTime::now();
+            let record = Record::empty().with_login(tokens, now).unwrap();
+            let text = seal.close(&record).unwrap();
+            let mut opened = std::pin::pin!(seal.open_aside(1, text));
+            assert_eq!(futures::poll!(&mut opened).is_pending(), is_aside, "{size}");
+            if is_aside {
+                assert_eq!(opened.await.unwrap().version(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_record_is_read_without_a_runtime() {
+        let seal = Seal::new("any");
+        let tokens = TokenSet::new("access").unwrap();
+        let tokens = tokens.with_identity("id", "x".repeat(40_000));
+        let now = std::time::SystemTime::now();
+        let record = Record::empty().with_login(tokens, now).unwrap();
+        let text = seal.close(&record).unwrap();
+        let opened = futures::executor::block_on(seal.open_aside(1, text));
+        assert_eq!(opened.unwrap().version(), 1);
+    }
+
+    #[test]
+    fn a_text_that_is_larger_than_any_that_was_written_is_not_looked_at() {
+        let text = "x".repeat(LARGEST_TEXT + 1);
+        let error = Seal::new("any").open(1, &text).unwrap_err();
+        assert!(error.to_string().contains("larger than any"), "{error}");
     }
 }

@@ -24,6 +24,22 @@ use crate::error::BoxError;
 /// The crate gives each call a deadline
 /// ([`SessionBuilder::store_timeout`](crate::SessionBuilder::store_timeout)) and takes a panic for a
 /// failure. A call may be dropped at any time.
+///
+/// A [`TokenStore`](crate::TokenStore) cannot be shared, as it does not compare before it writes:
+///
+/// ```compile_fail,E0277
+/// use tower_token_refresh::{SessionBuilder, TokenStore};
+///
+/// fn keep(session: SessionBuilder, store: impl TokenStore) -> SessionBuilder {
+///     session.shared_store(store) // the compiler says: `.store(…)`
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `SharedTokenStore`, which is for several processes",
+    label = "no `SharedTokenStore`",
+    note = "a `TokenStore` of your own, which keeps the tokens for one process alone, is given with `.store(…)`, and \
+            checked with `check_token_store`"
+)]
 pub trait SharedTokenStore: Send + Sync + 'static {
     /// The record that was stored last ([`Record::empty`] where none was), and what time it is by
     /// the store's own clock.

@@ -46,12 +46,30 @@ const SAVES: usize = 24;
 /// outlive the handle.
 ///
 /// ```
-/// use std::sync::Arc;
-/// use tower_token_refresh::{MemoryStore, test_util::{StoreFault, check_token_store}};
+/// use std::sync::{Arc, Mutex};
+/// use tower_token_refresh::test_util::{StoreFault, check_token_store};
+/// use tower_token_refresh::{BoxError, TokenSet, TokenStore};
+///
+/// #[derive(Default)]
+/// struct Variable(Mutex<Option<TokenSet>>);
+///
+/// impl TokenStore for Variable {
+///     async fn load(&self) -> Result<Option<TokenSet>, BoxError> {
+///         Ok(self.0.lock().map_err(|_| "somebody panicked")?.clone())
+///     }
+///     async fn save(&self, tokens: &TokenSet) -> Result<(), BoxError> {
+///         *self.0.lock().map_err(|_| "somebody panicked")? = Some(tokens.clone());
+///         Ok(())
+///     }
+///     async fn clear(&self) -> Result<(), BoxError> {
+///         *self.0.lock().map_err(|_| "somebody panicked")? = None;
+///         Ok(())
+///     }
+/// }
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), StoreFault> {
-/// let store = Arc::new(MemoryStore::new());
+/// let store = Arc::new(Variable::default());
 /// check_token_store(async || store.clone()).await
 /// # }
 /// ```
@@ -59,8 +77,14 @@ const SAVES: usize = 24;
 /// In a test it is one line, here for a database whose `connect` is yours:
 ///
 /// ```no_run
-/// # use tower_token_refresh::MemoryStore as Row;
-/// # async fn connect(_: &str) -> Result<Row, tower_token_refresh::BoxError> { Ok(Row::new()) }
+/// # use tower_token_refresh::{BoxError, TokenSet, TokenStore};
+/// # struct Row;
+/// # impl TokenStore for Row {
+/// #     async fn load(&self) -> Result<Option<TokenSet>, BoxError> { Ok(None) }
+/// #     async fn save(&self, _: &TokenSet) -> Result<(), BoxError> { Ok(()) }
+/// #     async fn clear(&self) -> Result<(), BoxError> { Ok(()) }
+/// # }
+/// # async fn connect(_: &str) -> Result<Row, BoxError> { Ok(Row) }
 /// #[tokio::test]
 /// # async fn unused() {}
 /// async fn the_row_keeps_tokens_as_the_crate_wants_it() {

@@ -355,6 +355,27 @@ async fn the_token_goes_to_every_server_that_was_named() {
     assert!(!sent.is_empty() && sent.iter().all(is_ours));
 }
 
+// shows P2, P5: it was two reissues in each round, up to the limit of five.
+#[tokio::test]
+async fn a_url_that_rejects_every_token_costs_few_reissues_and_no_request_to_another() {
+    let world = World::rotating().await;
+    world.log_in().await;
+    let odd = OddServer::start(String::new()).await;
+    let (me, bad) = (world.url(ME), format!("{}/unauthorized", odd.base));
+    let ran = world
+        .fetch(Style::Member, &["--json", "--repeat", "20", &me, &bad])
+        .await;
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let json = ran.json();
+    assert_eq!(json["status"], json!({ "200": 20, "401": 20 }));
+    // Half of what the window allows, however long it takes.
+    let reissues = json["reissues"].as_u64().unwrap();
+    assert!((1..=3).contains(&reissues), "{json}");
+    assert_eq!((&json["hung"], &json["ended"]), (&json!(0), &json!(0)));
+    ran.says("a new token did not help at this address");
+    assert_eq!(world.backend.stats().reissues, reissues);
+}
+
 #[tokio::test]
 async fn an_issuer_that_answers_oddly_is_explained_and_costs_no_tokens() {
     let world = World::expired().await;

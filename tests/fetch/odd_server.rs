@@ -35,6 +35,7 @@ impl OddServer {
         let router = Router::new()
             .route("/seen", any(seen))
             .route("/redirect", any(redirect))
+            .route("/unauthorized", any(StatusCode::UNAUTHORIZED))
             .route(
                 "/html",
                 any(([(CONTENT_TYPE, "text/html")], "<h1>hello</h1>")),

@@ -15,7 +15,7 @@ pub fn text(text: impl Into<String>) -> Text {
 /// The API, the issuer and what they have seen. The tokens are t0, t1 and so on.
 #[derive(Clone, Default)]
 pub struct World {
-    /// The number of the token that is good.
+    /// The number of the oldest token that is good.
     good: Arc<AtomicU64>,
     reissues: Arc<AtomicU64>,
     /// For each call: its token, its messages, the time it says it has.
@@ -69,19 +69,26 @@ impl World {
         calls.iter().map(|call| call.timeout.clone()).collect()
     }
 
-    /// A session that is logged in with t0.
-    pub async fn session(&self) -> Session {
+    fn builder(&self) -> SessionBuilder {
         let world = self.clone();
-        let session = Session::builder(reissue_fn(move |_| {
+        Session::builder(reissue_fn(move |_| {
             let number = world.reissues.fetch_add(1, Ordering::SeqCst) + 1;
             async move { Ok(TokenSet::new(format!("t{number}")).unwrap()) }
         }))
-        .build()
-        .unwrap();
-        let tokens = TokenSet::new("t0").unwrap();
-        let tokens = tokens.with_refresh_token("refresh").unwrap();
-        session.login(tokens).await.unwrap();
+    }
+
+    /// A session that is logged in with t0.
+    pub async fn session(&self) -> Session {
+        let session = self.builder().build().unwrap();
+        session.login(first_tokens()).await.unwrap();
         session
+    }
+
+    /// One that finds t0 in its store.
+    pub async fn stored_session(&self) -> Session {
+        let store = MemoryStore::new();
+        TokenStore::save(&store, &first_tokens()).await.unwrap();
+        self.builder().store(store).build().unwrap()
     }
 
     /// Notes the call, and says whether its token is good.
@@ -91,7 +98,8 @@ impl World {
             token: token(request),
             timeout: timeout.map(|it| it.to_str().unwrap().to_owned()),
         };
-        let good = call.token == format!("t{}", self.good.load(Ordering::SeqCst));
+        let number = call.token.strip_prefix('t').and_then(|it| it.parse().ok());
+        let good = number.is_some_and(|it: u64| it >= self.good.load(Ordering::SeqCst));
         self.calls.lock().unwrap().push(call);
         good
     }
@@ -114,6 +122,8 @@ impl World {
             ("/late.Trailers/OfReplay", _) if token(&request) != "t0" => {
                 return self.late_trailers(request, good).await;
             }
+            ("/late.Trailers/Refused", _) => return self.late_trailers(request, false).await,
+            ("/chat.Chat/Away", true) => return Status::unavailable("away").into_http(),
             ("/trailers.At/Once", false) => return trailers_at_once(),
             ("/two.Frames/Once", false) => return head_then_nothing(),
             (_, false) => return Status::unauthenticated("expired").into_http(),
@@ -179,6 +189,11 @@ impl World {
         });
         grpc_answer(StreamBody::new(messages.chain(trailers)))
     }
+}
+
+fn first_tokens() -> TokenSet {
+    let tokens = TokenSet::new("t0").unwrap();
+    tokens.with_refresh_token("refresh").unwrap()
 }
 
 pub fn status(number: &'static str) -> HeaderMap {

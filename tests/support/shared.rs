@@ -14,6 +14,7 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use http::StatusCode;
+use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -31,7 +32,6 @@ use tower_token_refresh::SharedTokenStore;
 use tower_token_refresh::StoreLock;
 use tower_token_refresh::Swap;
 use tower_token_refresh::TokenSet;
-use tower_token_refresh::TokenStore;
 
 use crate::support::Answer;
 use crate::support::Client;
@@ -251,7 +251,7 @@ impl Common {
     }
 
     pub async fn tokens(&self) -> Option<TokenSet> {
-        self.state.store.load().await.unwrap()
+        self.record().await.tokens().cloned()
     }
 
     pub async fn doubt(&self) -> Option<InDoubt> {
@@ -272,12 +272,35 @@ impl Common {
 
     /// Another process logs in.
     pub async fn log_in(&self, tokens: &TokenSet) {
-        self.state.store.save(tokens).await.unwrap();
+        self.replace(|old, now| old.with_login(tokens.clone(), now).unwrap())
+            .await;
     }
 
     /// Another process logs out.
     pub async fn log_out(&self) {
-        self.state.store.clear().await.unwrap();
+        let end = json!({"format": 1, "logged_out": true, "ended": "logged_out"});
+        self.replace(|_, _| Record::from_json(end.to_string().as_bytes()).unwrap())
+            .await;
+    }
+
+    /// What is written counts on from what is there.
+    async fn replace(&self, new: impl Fn(&Record, SystemTime) -> Record) {
+        for _ in 0..1_000 {
+            let (old, now) = SharedTokenStore::read(&self.state.store).await.unwrap();
+            let json = |record: &Record| -> serde_json::Value {
+                serde_json::from_slice(&record.to_json().unwrap()).unwrap()
+            };
+            let (mut text, old_text) = (json(&new(&old, now)), json(&old));
+            for count in ["version", "epoch"] {
+                text[count] = json!(old_text[count].as_u64().unwrap() + 1);
+            }
+            let record = Record::from_json(text.to_string().as_bytes()).unwrap();
+            let swap = SharedTokenStore::swap(&self.state.store, old.version(), &record);
+            if swap.await.unwrap() == Swap::Done {
+                return;
+            }
+        }
+        panic!("somebody else was faster each time");
     }
 
     fn check(&self) -> Result<(), BoxError> {

@@ -3,6 +3,9 @@
 use super::*;
 use crate::token::TokenSet;
 
+const HERE: Address = Address::new(1);
+const THERE: Address = Address::new(2);
+
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -92,9 +95,9 @@ fn failed(recovery: Recovery) -> Kind {
     }
 }
 
-/// Rejects the current token and lets the attempt reissue.
+/// Rejects the current token and lets the attempt reissue one that is accepted.
 fn cycle(state: &mut State, now: &Now) -> Result<(), Kind> {
-    match state.reject(state.stamp(), false, now) {
+    match state.reject(state.stamp(), false, HERE, now) {
         Recovery::Start(start) => {
             state
                 .begin_reissue(start.number, now)
@@ -102,6 +105,7 @@ fn cycle(state: &mut State, now: &Now) -> Result<(), Kind> {
             state
                 .settle(start.number, Settled::Installed(token()), now)
                 .unwrap();
+            state.accept(state.stamp(), HERE);
             Ok(())
         }
         other => Err(failed(other)),
@@ -114,9 +118,12 @@ fn all_rejections_of_one_generation_share_one_attempt() {
     let now = Now::read();
     let mut state = live(token(), &now);
     let stamp = state.stamp();
-    started(state.reject(stamp, false, &now));
+    started(state.reject(stamp, false, HERE, &now));
     for _ in 0..100 {
-        assert!(matches!(state.reject(stamp, false, &now), Recovery::Join));
+        assert!(matches!(
+            state.reject(stamp, false, HERE, &now),
+            Recovery::Join
+        ));
     }
 }
 
@@ -127,7 +134,10 @@ fn a_late_rejection_is_replayed_without_an_attempt() {
     let mut state = live(token(), &now);
     let old = state.stamp();
     cycle(&mut state, &now).unwrap();
-    assert!(matches!(state.reject(old, false, &now), Recovery::Replay));
+    assert!(matches!(
+        state.reject(old, false, HERE, &now),
+        Recovery::Replay
+    ));
     assert!(!state.view(&now).held);
 }
 
@@ -138,18 +148,11 @@ fn a_late_rejection_joins_the_attempt_for_a_newer_generation_that_was_rejected_t
     let mut state = live(token(), &now);
     let old = state.stamp();
     cycle(&mut state, &now).unwrap();
-    started(state.reject(state.stamp(), false, &now));
-    assert!(matches!(state.reject(old, false, &now), Recovery::Join));
-}
-
-// shows P2: a replay that was rejected makes the next request refresh first.
-#[test]
-fn a_generation_that_was_rejected_is_refreshed_before_the_next_request() {
-    let now = Now::read();
-    let mut state = live(token(), &now);
-    state.mark_rejected(state.stamp(), false);
-    assert!(state.view(&now).held);
-    assert!(matches!(state.admit(&now), Admission::Start(_)));
+    started(state.reject(state.stamp(), false, HERE, &now));
+    assert!(matches!(
+        state.reject(old, false, HERE, &now),
+        Recovery::Join
+    ));
 }
 
 // shows B33: after a rejection new requests wait; B105: ahead of expiry they go out.
@@ -157,7 +160,7 @@ fn a_generation_that_was_rejected_is_refreshed_before_the_next_request() {
 fn new_requests_wait_for_a_refresh_after_a_rejection_and_not_for_one_ahead() {
     let now = Now::read();
     let mut state = live(token(), &now);
-    started(state.reject(state.stamp(), false, &now));
+    started(state.reject(state.stamp(), false, HERE, &now));
     assert!(state.view(&now).held);
     assert!(matches!(state.admit(&now), Admission::Join));
 
@@ -181,7 +184,7 @@ fn a_refresh_ahead_is_joined_when_the_token_expires_or_is_rejected() {
     };
     let mut rejected = state.clone();
     assert!(matches!(
-        rejected.reject(rejected.stamp(), false, &later(&now, 91)),
+        rejected.reject(rejected.stamp(), false, HERE, &later(&now, 91)),
         Recovery::Join
     ));
     assert!(rejected.view(&later(&now, 91)).held);
@@ -193,13 +196,13 @@ fn a_refresh_ahead_is_joined_when_the_token_expires_or_is_rejected() {
 fn rejections_in_a_cool_down_share_the_failure_and_the_first_one_after_it_starts_anew() {
     let now = Now::read();
     let mut state = live(token(), &now);
-    let start = started(state.reject(state.stamp(), false, &now));
+    let start = started(state.reject(state.stamp(), false, HERE, &now));
     state
         .settle(start.number, failure(Kind::Transient), &now)
         .unwrap();
     for _ in 0..50 {
         assert_eq!(
-            failed(state.reject(state.stamp(), false, &now)),
+            failed(state.reject(state.stamp(), false, HERE, &now)),
             Kind::Transient
         );
     }
@@ -207,7 +210,7 @@ fn rejections_in_a_cool_down_share_the_failure_and_the_first_one_after_it_starts
         matches!(state.admit(&now), Admission::Go),
         "the server decides"
     );
-    started(state.reject(state.stamp(), false, &later(&now, 1)));
+    started(state.reject(state.stamp(), false, HERE, &later(&now, 1)));
 }
 
 // shows B60: backoff, and the issuer's own word, clamped.
@@ -215,7 +218,7 @@ fn rejections_in_a_cool_down_share_the_failure_and_the_first_one_after_it_starts
 fn the_cool_down_doubles_up_to_its_longest_and_obeys_retry_after() {
     let now = Now::read();
     let mut state = live(token(), &now);
-    started(state.reject(state.stamp(), false, &now));
+    started(state.reject(state.stamp(), false, HERE, &now));
     let attempt = state.attempt.clone().unwrap();
     let mut pause = |failure: Failure| {
         state.fail(&attempt, failure, now.instant);
@@ -249,7 +252,7 @@ fn the_cool_down_doubles_up_to_its_longest_and_obeys_retry_after() {
 fn a_refresh_token_in_doubt_is_left_alone_whatever_happens_meanwhile() {
     let now = Now::read();
     let mut state = live(token(), &now);
-    let start = started(state.reject(state.stamp(), false, &now));
+    let start = started(state.reject(state.stamp(), false, HERE, &now));
     assert_eq!(state.lose_reply(start.number), None, "nothing was sent");
     state.begin_reissue(start.number, &now).unwrap();
     assert_eq!(state.lose_reply(start.number), Some(now.instant));
@@ -261,10 +264,10 @@ fn a_refresh_token_in_doubt_is_left_alone_whatever_happens_meanwhile() {
     let told = state.status().unwrap();
     assert!(told.is_logged_in() && told.is_in_doubt());
     assert_eq!(
-        failed(state.reject(state.stamp(), false, &later(&now, 9))),
+        failed(state.reject(state.stamp(), false, HERE, &later(&now, 9))),
         Kind::Transient
     );
-    started(state.reject(state.stamp(), false, &later(&now, 10)));
+    started(state.reject(state.stamp(), false, HERE, &later(&now, 10)));
 }
 
 #[test]
@@ -274,7 +277,7 @@ fn tokens_that_come_with_a_doubt_bring_its_pause_along_and_others_end_it() {
     doubtful.in_doubt = Some(closed(&now, 7));
     let mut state = live(doubtful.clone(), &now);
     assert_eq!(
-        failed(state.reject(state.stamp(), false, &later(&now, 6))),
+        failed(state.reject(state.stamp(), false, HERE, &later(&now, 6))),
         Kind::OutcomeUnknown
     );
     let start = state.log_in(doubtful, &now);
@@ -282,7 +285,7 @@ fn tokens_that_come_with_a_doubt_bring_its_pause_along_and_others_end_it() {
         .settle(start.number, Settled::Saved(true), &now)
         .unwrap();
     assert_eq!(
-        failed(state.reject(state.stamp(), false, &later(&now, 6))),
+        failed(state.reject(state.stamp(), false, HERE, &later(&now, 6))),
         Kind::OutcomeUnknown
     );
     state.adopt(token());
@@ -354,7 +357,7 @@ fn a_wall_clock_that_jumps_by_years_makes_no_loop() {
 fn an_attempt_that_was_abandoned_before_it_asked_has_another_name() {
     let now = Now::read();
     let mut state = live(token(), &now);
-    let start = started(state.reject(state.stamp(), false, &now));
+    let start = started(state.reject(state.stamp(), false, HERE, &now));
     let mut asked = state.clone();
     asked.begin_reissue(start.number, &now).unwrap();
     let late = now.instant + seconds(25);
@@ -371,18 +374,18 @@ fn a_refusal_after_a_rejection_ends_the_session_and_nothing_is_started_afterward
     let now = Now::read();
     let mut state = live(token(), &now);
     let stamp = state.stamp();
-    let start = started(state.reject(stamp, false, &now));
+    let start = started(state.reject(stamp, false, HERE, &now));
     let verdict = state.settle(start.number, refused(), &now).unwrap();
     assert!(verdict.ended);
     let ended = Kind::Ended(EndReason::Refused);
     assert_eq!(verdict.outcome.unwrap_err().kind(), ended);
     assert_eq!(
-        failed(state.reject(stamp, false, &now)),
+        failed(state.reject(stamp, false, HERE, &now)),
         ended,
         "a straggler"
     );
     assert_eq!(
-        failed(state.reject(state.stamp(), false, &now)),
+        failed(state.reject(state.stamp(), false, HERE, &now)),
         ended,
         "a bare request"
     );
@@ -408,7 +411,7 @@ fn a_refusal_ahead_of_expiry_ends_the_session_only_with_the_rejection_or_the_exp
     );
 
     let mut rejected = state.clone();
-    let end = started(rejected.reject(rejected.stamp(), false, &later(&now, 92)));
+    let end = started(rejected.reject(rejected.stamp(), false, HERE, &later(&now, 92)));
     assert_eq!(end.cause, Cause::End(EndReason::Refused));
     let Admission::Start(end) = state.admit(&later(&now, 100)) else {
         panic!("the expiry ends it");
@@ -423,8 +426,11 @@ fn a_final_answer_ends_the_session_of_the_current_stamp_only() {
     let mut state = live(token(), &now);
     let old = state.stamp();
     cycle(&mut state, &now).unwrap();
-    assert!(matches!(state.reject(old, true, &now), Recovery::Replay));
-    let start = started(state.reject(state.stamp(), true, &now));
+    assert!(matches!(
+        state.reject(old, true, HERE, &now),
+        Recovery::Replay
+    ));
+    let start = started(state.reject(state.stamp(), true, HERE, &now));
     assert_eq!(start.cause, Cause::End(EndReason::Rejected));
 }
 
@@ -433,16 +439,16 @@ fn a_final_answer_ends_the_session_of_the_current_stamp_only() {
 fn a_final_answer_in_a_cool_down_ends_the_session() {
     let now = Now::read();
     let mut state = live(token(), &now);
-    let start = started(state.reject(state.stamp(), false, &now));
+    let start = started(state.reject(state.stamp(), false, HERE, &now));
     state
         .settle(start.number, failure(Kind::Transient), &now)
         .unwrap();
-    let end = started(state.reject(state.stamp(), true, &now));
+    let end = started(state.reject(state.stamp(), true, HERE, &now));
     assert_eq!(end.cause, Cause::End(EndReason::Rejected));
     state
         .settle(end.number, failure(Kind::Store), &now)
         .unwrap();
-    let paused = state.reject(state.stamp(), true, &now);
+    let paused = state.reject(state.stamp(), true, HERE, &now);
     assert_eq!(failed(paused), Kind::Store, "but it waits for the store");
 }
 
@@ -458,7 +464,7 @@ fn nothing_counts_across_a_login_or_a_logout() {
         ] {
             let mut state = live(token(), &now);
             let stamp = state.stamp();
-            let start = started(state.reject(stamp, false, &now));
+            let start = started(state.reject(stamp, false, HERE, &now));
             if log_in {
                 let login = state.log_in(token(), &now);
                 state
@@ -472,10 +478,57 @@ fn nothing_counts_across_a_login_or_a_logout() {
             assert!(state.settle(start.number, late, &now).is_none());
             assert_eq!(before, format!("{:?}", (state.stamp(), state.status())));
             assert!(matches!(
-                failed(state.reject(stamp, false, &now)),
+                failed(state.reject(stamp, false, HERE, &now)),
                 Kind::Ended(_)
             ));
         }
+    }
+}
+
+// shows P7: the user has acted, whatever came before.
+#[test]
+fn after_a_logout_it_is_logged_out_and_those_of_the_login_before_are_told_how_that_ended() {
+    let now = Now::read();
+    let reason = |recovery| match recovery {
+        Recovery::Fail(error) => error.end_reason(),
+        other => panic!("{other:?}"),
+    };
+    for (how, ended) in [
+        (Some(refused()), EndReason::Refused),
+        (None, EndReason::LoggedOut),
+    ] {
+        let mut state = live(token(), &now);
+        let of_the_login = state.stamp();
+        match how {
+            Some(how) => {
+                let start = started(state.reject(of_the_login, false, HERE, &now));
+                assert!(state.settle(start.number, how, &now).unwrap().ended);
+            }
+            None => assert!(state.log_out()),
+        }
+        let without_a_token = state.stamp();
+        for _ in 0..2 {
+            assert!(!state.log_out(), "there is nothing to log out of");
+            assert_eq!(state.status(), Some(SessionStatus::LoggedOut));
+            let absence = state.absence().unwrap();
+            assert_eq!(absence.end_reason(), Some(EndReason::LoggedOut));
+            let refreshed = reason(state.refresh(&now));
+            assert_eq!(refreshed, Some(EndReason::LoggedOut));
+            let told = reason(state.reject(of_the_login, false, HERE, &now));
+            assert_eq!(told, Some(ended));
+            let told = reason(state.reject(without_a_token, false, HERE, &now));
+            assert_eq!(told, Some(EndReason::LoggedOut));
+        }
+        // And another login is another matter.
+        state.log_in(token(), &now);
+        let told = reason(state.reject(of_the_login, false, HERE, &now));
+        assert_eq!(told, Some(EndReason::Replaced));
+        let of_the_second = state.stamp();
+        assert!(state.log_out());
+        let told = reason(state.reject(of_the_second, false, HERE, &now));
+        assert_eq!(told, Some(EndReason::LoggedOut));
+        let told = reason(state.reject(of_the_login, false, HERE, &now));
+        assert_eq!(told, Some(EndReason::Replaced));
     }
 }
 
@@ -505,7 +558,7 @@ fn the_window_refuses_the_sixth_reissue_in_thirty_seconds_and_survives_failures(
     }
     state.rules.cool_down = (Duration::ZERO, Duration::ZERO);
     for _ in 0..2 {
-        let start = started(state.reject(state.stamp(), false, &now));
+        let start = started(state.reject(state.stamp(), false, HERE, &now));
         state.begin_reissue(start.number, &now).unwrap();
         let failed = failure(Kind::Transient);
         state.settle(start.number, failed, &now).unwrap();
@@ -563,7 +616,7 @@ fn a_reissue_after_a_lived_out_lifetime_does_not_count() {
 fn an_abandoned_attempt_counts_until_its_successor_starts() {
     let now = Now::read();
     let mut state = live(token(), &now);
-    let start = started(state.reject(state.stamp(), false, &now));
+    let start = started(state.reject(state.stamp(), false, HERE, &now));
     assert!(state.abandon_overdue(now.instant + seconds(24)).is_none());
     assert!(state.abandon_overdue(now.instant + seconds(25)).is_some());
     assert!(
@@ -576,9 +629,9 @@ fn an_abandoned_attempt_counts_until_its_successor_starts() {
             .is_some()
     );
 
-    let quarantined = state.reject(state.stamp(), false, &later(&now, 34));
+    let quarantined = state.reject(state.stamp(), false, HERE, &later(&now, 34));
     assert_eq!(failed(quarantined), Kind::NotStarted);
-    started(state.reject(state.stamp(), false, &later(&now, 35)));
+    started(state.reject(state.stamp(), false, HERE, &later(&now, 35)));
     assert!(
         state
             .settle(start.number, Settled::Installed(token()), &now)
@@ -622,7 +675,7 @@ fn a_slow_load_overwrites_neither_a_login_nor_a_logout() {
 fn without_a_refresh_token_a_rejection_has_a_name_and_starts_nothing() {
     let now = Now::read();
     let mut state = live(Token::new(Lifetime::UNKNOWN, false, true), &now);
-    let rejected = state.reject(state.stamp(), false, &now);
+    let rejected = state.reject(state.stamp(), false, HERE, &now);
     assert_eq!(failed(rejected), Kind::NoRefreshToken);
 }
 
@@ -668,7 +721,7 @@ fn what_another_process_has_done_to_the_login_is_done_here() {
     let now = Now::read();
     let mut state = live(token(), &now);
     let before = state.stamp();
-    let start = started(state.reject(before, false, &now));
+    let start = started(state.reject(before, false, HERE, &now));
     let replaced = || RefreshError::ended(EndReason::Replaced);
     let settled = Settled::TakenOver(Some(token()), replaced());
     let verdict = state.settle(start.number, settled, &now).unwrap();
@@ -679,7 +732,7 @@ fn what_another_process_has_done_to_the_login_is_done_here() {
     );
     assert!(state.stamp().epoch > before.epoch && state.stamp().generation > before.generation);
     assert!(
-        matches!(state.reject(before, false, &now), Recovery::Fail(_)),
+        matches!(state.reject(before, false, HERE, &now), Recovery::Fail(_)),
         "P8"
     );
     assert!(!state.take_over(None, RefreshError::ended(EndReason::LoggedOut)));
@@ -697,13 +750,347 @@ fn what_another_process_has_done_to_the_login_is_done_here() {
     assert_eq!(ended, Some(EndReason::Refused));
 }
 
+/// A token from a reissue, of which no more is known.
+fn fresh(now: &Now) -> Token {
+    let mut token = token();
+    token.settles = Some(TokenSet::new("access").unwrap().obtained(now).settles(now));
+    token
+}
+
+/// Like [`cycle`], with a fresh token that this address rejects as well. How many requests wait for it
+/// that were not rejected.
+fn in_vain(state: &mut State, address: Address, now: &Now) -> Result<bool, Kind> {
+    match state.reject(state.stamp(), false, address, now) {
+        Recovery::Start(start) => {
+            let is_held = state.view(now).held;
+            state.begin_reissue(start.number, now).unwrap();
+            let installed = Settled::Installed(fresh(now));
+            state.settle(start.number, installed, now).unwrap();
+            state.reject_replay(state.stamp(), address, now);
+            Ok(is_held)
+        }
+        other => Err(failed(other)),
+    }
+}
+
+fn millis(now: &Now, n: u64) -> Now {
+    Now {
+        instant: now.instant + Duration::from_millis(n),
+        wall: now.wall + Duration::from_millis(n),
+    }
+}
+
+// shows P2: what a replay meets is no reason to refresh for the next request.
+#[test]
+fn a_replay_that_was_rejected_holds_nobody_back_and_starts_nothing() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    in_vain(&mut state, HERE, &now).unwrap();
+    assert!(!state.view(&now).held);
+    assert!(matches!(state.admit(&now), Admission::Go));
+}
+
+// shows P2, P5: the most reported storm. It was 13 reissues, and 7 healthy requests that waited.
+#[test]
+fn seven_bad_calls_in_74_seconds_cost_six_reissues_and_only_the_first_holds_others_back() {
+    let begun = Now::read();
+    let mut state = live(token(), &begun);
+    let (mut reissues, mut held, mut told) = (0, 0, Vec::new());
+    for second in 0..=74 {
+        let now = later(&begun, second);
+        state.accept(state.stamp(), THERE);
+        if [0, 12, 24, 37, 49, 62, 74].contains(&second) {
+            match in_vain(&mut state, HERE, &now) {
+                Ok(is_held) => (reissues, held) = (reissues + 1, held + u32::from(is_held)),
+                Err(kind) => told.push(kind),
+            }
+        }
+        assert!(
+            matches!(state.admit(&now), Admission::Go),
+            "P2: at {second} s"
+        );
+    }
+    assert_eq!((reissues, held, told), (6, 1, vec![Kind::NotCured]));
+}
+
+// shows P5, P9
+#[test]
+fn an_address_that_always_rejects_costs_a_reissue_and_then_one_per_pause() {
+    let begun = Now::read();
+    let mut state = live(token(), &begun);
+    let mut at = Vec::new();
+    for tenth in 0..10_000 {
+        let now = millis(&begun, tenth * 100);
+        state.accept(state.stamp(), THERE);
+        match in_vain(&mut state, HERE, &now) {
+            Ok(_) => at.push(tenth),
+            Err(kind) => assert_eq!(kind, Kind::NotCured),
+        }
+    }
+    // The fourth has to wait until there is room in the window for two others.
+    assert_eq!(at, [0, 10, 30, 300, 380, 540, 860, 1500, 2780, 5340, 8340]);
+}
+
+// shows P2: there is room for it, and it is replaced at once.
+#[test]
+fn a_token_that_dies_beside_bad_addresses_is_replaced_at_once_and_nobody_waits_who_was_not_rejected()
+ {
+    let begun = Now::read();
+    let mut state = live(token(), &begun);
+    let mut reissues = 0;
+    for tenth in 0..100 {
+        let now = millis(&begun, tenth * 100);
+        state.accept(state.stamp(), THERE);
+        for bad in 10..30 {
+            reissues += u32::from(in_vain(&mut state, Address::new(bad), &now).is_ok());
+        }
+    }
+    assert_eq!(reissues, 3, "half of the window");
+
+    let mut state = live(token(), &begun);
+    let mut now = begun;
+    for second in [0, 1, 3, 7, 15] {
+        now = later(&begun, second);
+        state.accept(state.stamp(), THERE);
+        in_vain(&mut state, HERE, &now).ok();
+    }
+    state.accept(state.stamp(), THERE);
+    let start = started(state.reject(state.stamp(), false, THERE, &now));
+    assert!(!state.view(&now).held);
+    assert!(matches!(state.admit(&now), Admission::Go));
+    let joined = state.reject(state.stamp(), false, HERE, &now);
+    assert!(matches!(joined, Recovery::Join), "a bad address as well");
+    state.begin_reissue(start.number, &now).unwrap();
+}
+
+// shows P2: what was issued a moment ago, and nobody was accepted with yet, is not replaced.
+#[test]
+fn a_token_is_too_fresh_for_five_seconds_or_until_somebody_was_accepted_with_it() {
+    let begun = Now::read();
+    let mut state = live(token(), &begun);
+    in_vain(&mut state, HERE, &begun).unwrap();
+    let mut accepted = state.clone();
+    let elsewhere = |state: &mut State, now: &Now| state.reject(state.stamp(), false, THERE, now);
+    for n in [0, 1, 4_999] {
+        let now = millis(&begun, n);
+        assert_eq!(
+            failed(elsewhere(&mut state, &now)),
+            Kind::TooFresh,
+            "{n} ms"
+        );
+        assert_eq!(
+            failed(state.reject(state.stamp(), false, HERE, &now)),
+            Kind::TooFresh
+        );
+        assert!(!state.view(&now).held);
+    }
+    started(elsewhere(&mut state, &millis(&begun, 5_000)));
+
+    accepted.accept(accepted.stamp(), Address::new(3));
+    let paused = accepted.reject(accepted.stamp(), false, HERE, &begun);
+    assert_eq!(failed(paused), Kind::NotCured);
+    started(elsewhere(&mut accepted, &begun));
+}
+
+// shows P2: a login's token, or one that was stored, may be as old as it likes.
+#[test]
+fn a_token_of_a_login_is_never_too_fresh() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let login = state.log_in(token(), &now);
+    let saved = Settled::Saved(true);
+    state.settle(login.number, saved, &now).unwrap();
+    started(state.reject(state.stamp(), false, HERE, &now));
+}
+
+// shows P2: the API knows a token a second after its issue. It was five reissues, each of which
+// replaced a token that was about to work.
+#[test]
+fn waves_of_requests_to_an_api_that_learns_of_a_token_late_cost_one_reissue() {
+    let begun = Now::read();
+    let mut state = live(token(), &begun);
+    let mut reissues = 0;
+    for wave in 0..10 {
+        let now = millis(&begun, wave * 300);
+        for n in 0..50 {
+            let address = Address::new(n);
+            if reissues == 1 && wave >= 4 {
+                state.accept(state.stamp(), address);
+                continue;
+            }
+            match in_vain(&mut state, address, &now) {
+                Ok(_) => reissues += 1,
+                Err(kind) => assert_eq!(kind, Kind::TooFresh),
+            }
+        }
+    }
+    assert_eq!(reissues, 1);
+    assert_eq!(state.marks(), 0, "nothing is held against any address");
+    started(state.reject(state.stamp(), false, HERE, &millis(&begun, 3_000)));
+    assert!(state.view(&begun).held, "a death, as any other");
+}
+
+// shows P2, P9: a token that lives for a second is replaced when it has died, whether its lifetime was
+// stated or not.
+#[test]
+fn the_settling_time_is_never_more_than_half_of_a_stated_lifetime() {
+    let begun = Now::read();
+    for (stated, settling) in [
+        (1_000, 500),
+        (4_000, 2_000),
+        (10_000, 5_000),
+        (3_600_000, 5_000),
+    ] {
+        let tokens = TokenSet::new("access").unwrap().obtained(&begun);
+        let tokens = tokens.with_expires_in(Duration::from_millis(stated));
+        let settles = tokens.settles(&begun);
+        assert_eq!(settles, begun.instant + Duration::from_millis(settling));
+    }
+    for stated in [true, false] {
+        let mut state = live(token(), &begun);
+        state.rules.window.0 = 100;
+        for second in 0..60 {
+            let now = later(&begun, second);
+            let tokens = TokenSet::new("access").unwrap().obtained(&now);
+            let tokens = match stated {
+                true => tokens.with_expires_in(seconds(1)),
+                false => tokens,
+            };
+            let start = started(state.reject(state.stamp(), false, HERE, &now));
+            assert!(state.view(&now).held);
+            let mut token = Token::new(tokens.lifetime(None, &now), true, true);
+            token.settles = Some(tokens.settles(&now));
+            state
+                .settle(start.number, Settled::Installed(token), &now)
+                .unwrap();
+            state.accept(state.stamp(), HERE);
+        }
+    }
+}
+
+// shows P5: the pause of an address is for as long as the token may be good.
+#[test]
+fn an_address_pauses_no_longer_than_the_stated_lifetime_of_the_token() {
+    let begun = Now::read();
+    let mut state = live(token(), &begun);
+    for second in [0, 15, 30, 45, 60] {
+        in_vain(&mut state, HERE, &later(&begun, second)).unwrap();
+    }
+    let now = later(&begun, 60);
+    state.install(expiring(&now));
+    state.accept(state.stamp(), THERE);
+    let rejected = |state: &mut State, n| {
+        let now = later(&now, n);
+        state.reject(state.stamp(), false, HERE, &now)
+    };
+    assert_eq!(failed(rejected(&mut state.clone(), 15)), Kind::NotCured);
+    state
+        .addresses
+        .reject(HERE, state.generation + 8, now.instant);
+    started(rejected(&mut state, 100));
+    assert!(state.view(&later(&now, 100)).held, "it has expired for all");
+}
+
+// shows P2: a token that is good is not refreshed for a rejection whose refresh has failed.
+#[test]
+fn an_acceptance_takes_back_what_another_address_has_said_of_the_token() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let start = started(state.reject(state.stamp(), false, HERE, &now));
+    state
+        .settle(start.number, failure(Kind::Transient), &now)
+        .unwrap();
+    assert!(state.view(&now).held, "the next request refreshes first");
+    assert_eq!(state.marks(), u64::MAX);
+    state.accept(state.stamp(), THERE);
+    assert!(!state.view(&now).held);
+    assert!(matches!(state.admit(&later(&now, 60)), Admission::Go));
+
+    let start = started(state.reject(state.stamp(), true, HERE, &now));
+    state.accept(state.stamp(), HERE);
+    assert_eq!(start.cause, Cause::End(EndReason::Rejected));
+    assert!(state.view(&now).held, "what is final stays");
+}
+
+// shows P2, P10: a rejection whose caller has its answer already is for the next request.
+#[test]
+fn what_is_told_late_has_the_next_request_refresh_first_or_beside_bad_addresses_in_the_background()
+{
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    state.reject_later(state.stamp(), false, HERE, &now);
+    assert!(matches!(state.admit(&now), Admission::Start(_)));
+
+    let mut state = live(token(), &now);
+    in_vain(&mut state, THERE, &now).unwrap();
+    state.reject_later(state.stamp(), false, HERE, &now);
+    assert!(
+        matches!(state.admit(&now), Admission::Go),
+        "it is too fresh"
+    );
+    state.accept(state.stamp(), HERE);
+    state.reject_later(state.stamp(), false, THERE, &now);
+    assert!(matches!(state.admit(&now), Admission::Go), "it pauses");
+    state.reject_later(state.stamp(), false, HERE, &now);
+    let mut accepted = state.clone();
+    assert!(state.view(&now).held, "to be asked");
+    assert!(matches!(state.admit(&now), Admission::GoAndStart(_)));
+    assert!(matches!(state.admit(&now), Admission::Go));
+    accepted.accept(accepted.stamp(), HERE);
+    assert!(matches!(accepted.admit(&now), Admission::Go));
+
+    state.reject_later(state.stamp(), true, HERE, &now);
+    assert!(matches!(state.admit(&now), Admission::Join), "it is final");
+}
+
+// shows P7: a login makes everything new.
+#[test]
+fn a_login_forgets_what_addresses_have_said() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    in_vain(&mut state, HERE, &now).unwrap();
+    let login = state.log_in(token(), &now);
+    let saved = Settled::Saved(true);
+    state.settle(login.number, saved, &now).unwrap();
+    assert_eq!(state.marks(), 0);
+    started(state.reject(state.stamp(), false, HERE, &now));
+    assert!(state.view(&now).held);
+}
+
+// shows P2, P8: a late rejection is not held against its address, nor is one of a login before.
+#[test]
+fn what_is_late_is_remembered_of_no_address() {
+    let now = Now::read();
+    let mut state = live(token(), &now);
+    let old = state.stamp();
+    cycle(&mut state, &now).unwrap();
+    assert!(matches!(
+        state.reject(old, false, THERE, &now),
+        Recovery::Replay
+    ));
+    state.reject_replay(old, THERE, &now);
+    state.accept(old, HERE);
+    assert_eq!(state.marks(), 0);
+    state.log_out();
+    state.reject_replay(state.stamp(), THERE, &now);
+    assert!(matches!(
+        state.reject(old, false, THERE, &now),
+        Recovery::Fail(_)
+    ));
+    assert_eq!(state.marks(), 0);
+}
+
 /// The events of the exhaustive walk.
 #[derive(Debug, Clone, Copy)]
 enum Event {
     Admit,
     RejectCurrent,
+    RejectThere,
     RejectFinally,
     RejectOldest,
+    RejectReplay,
+    RejectLater,
+    Accept,
     Refresh,
     LogIn,
     LogOut,
@@ -719,11 +1106,15 @@ enum Event {
     Pass,
 }
 
-const EVENTS: [Event; 17] = [
+const EVENTS: [Event; 21] = [
     Event::Admit,
     Event::RejectCurrent,
+    Event::RejectThere,
     Event::RejectFinally,
     Event::RejectOldest,
+    Event::RejectReplay,
+    Event::RejectLater,
+    Event::Accept,
     Event::Refresh,
     Event::LogIn,
     Event::LogOut,
@@ -758,9 +1149,19 @@ impl World {
         self.state.abandon_overdue(self.now.instant);
         match event {
             Event::Admit => self.admit(),
-            Event::RejectCurrent => self.reject(self.state.stamp(), false),
-            Event::RejectFinally => self.reject(self.state.stamp(), true),
-            Event::RejectOldest => self.reject(self.oldest, false),
+            Event::RejectCurrent => self.reject(self.state.stamp(), false, HERE),
+            Event::RejectThere => self.reject(self.state.stamp(), false, THERE),
+            Event::RejectFinally => self.reject(self.state.stamp(), true, HERE),
+            Event::RejectOldest => self.reject(self.oldest, false, HERE),
+            Event::RejectReplay => {
+                let stamp = self.state.stamp();
+                self.state.reject_replay(stamp, HERE, &self.now);
+            }
+            Event::RejectLater => {
+                let stamp = self.state.stamp();
+                self.state.reject_later(stamp, false, HERE, &self.now);
+            }
+            Event::Accept => self.state.accept(self.state.stamp(), HERE),
             Event::Refresh => {
                 if let Recovery::Start(start) = self.state.refresh(&self.now) {
                     self.start(start);
@@ -774,11 +1175,17 @@ impl World {
             Event::LogOut => {
                 self.begun.clear();
                 self.state.log_out();
+                let status = self.state.status();
+                assert_eq!(status, Some(SessionStatus::LoggedOut), "P7");
             }
             Event::OtherLogsIn => self.take_over(Some(token()), EndReason::Replaced),
             Event::OtherEnds => self.take_over(None, EndReason::Refused),
             Event::Begin => self.begin(),
-            Event::SettleInstalled => self.settle(|| Settled::Installed(token())),
+            Event::SettleInstalled => {
+                let mut token = token();
+                token.settles = Some(self.now.instant + seconds(5));
+                self.settle(|| Settled::Installed(token.clone()));
+            }
             Event::SettleFailed => self.settle(|| failure(Kind::Transient)),
             Event::SettleLost => {
                 self.lose_reply();
@@ -828,8 +1235,14 @@ impl World {
         }
     }
 
-    fn reject(&mut self, stamp: Stamp, is_final: bool) {
-        match self.state.reject(stamp, is_final, &self.now) {
+    fn reject(&mut self, stamp: Stamp, is_final: bool, address: Address) {
+        let was_held = self.state.is_held();
+        let others = self.state.addresses.any_not_cured();
+        let recovery = self.state.reject(stamp, is_final, address, &self.now);
+        if !was_held && !is_final && others {
+            assert!(!self.state.is_held(), "P2: nobody else waits for it");
+        }
+        match recovery {
             Recovery::Replay => {
                 let current = self.state.stamp();
                 assert_eq!(stamp.epoch, current.epoch, "P8");
@@ -922,7 +1335,7 @@ fn no_short_sequence_of_events_breaks_a_promise() {
     };
     let mut walked = 0;
     walk(&world, 5, &mut walked);
-    assert_eq!(walked, (1..=5).map(|depth| 17_u64.pow(depth)).sum::<u64>());
+    assert_eq!(walked, (1..=5).map(|depth| 21_u64.pow(depth)).sum::<u64>());
 }
 
 fn walk(world: &World, depth: u32, walked: &mut u64) {

@@ -5,7 +5,12 @@
 //! Nor do the tokens pass through a document of `serde_json`: they are read from the store's buffer
 //! and written into a new one, and both are wiped.
 
+mod names;
+
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -30,56 +35,41 @@ use super::Record;
 use super::Turn;
 use crate::error::EndReason;
 use crate::json;
+use crate::say::say;
 use crate::token::InDoubt;
 use crate::token::InvalidToken;
 use crate::token::RefreshToken;
 use crate::token::TokenSet;
+use names::ACCESS_TOKEN;
+use names::ENDED;
+use names::EPOCH;
+use names::EXPIRES_AT;
+use names::EXPIRES_IN;
+use names::FORMAT;
+use names::IDENTITY;
+use names::IDENTITY_APART;
+use names::IN_DOUBT;
+use names::LOGGED_OUT;
+use names::NO_TOKENS;
+use names::Names;
+use names::OBTAINED_AT;
+use names::RECORD_ID;
+use names::REFRESH_TOKEN;
+use names::REISSUES;
+use names::TURN;
+use names::USUAL_IDENTITY;
+use names::VERSION;
+use names::is_own;
 
 /// The largest text that is read or written, in bytes: many times what tokens take.
 pub(super) const LIMIT: usize = 1 << 20;
 
-/// The names that a member may have. The first is the one in snake case, the second in camel case.
-type Names = &'static [&'static str];
+/// How much of it the identity may be, names and values together: many times what an issuer asks for.
+const IDENTITY_LIMIT: usize = 64 * 1024;
 
-const ACCESS_TOKEN: Names = &["access_token", "accessToken"];
-const REFRESH_TOKEN: Names = &["refresh_token", "refreshToken"];
-const EXPIRES_IN: Names = &["expires_in", "expiresIn"];
-const EXPIRES_AT: Names = &["expires_at", "expiresAt", "accessTokenExpiresAt"];
-const FORMAT: Names = &["format"];
-const OBTAINED_AT: Names = &["obtained_at"];
-const IN_DOUBT: Names = &["in_doubt"];
-const VERSION: Names = &["version"];
-const EPOCH: Names = &["epoch"];
-const REISSUES: Names = &["reissues"];
-/// Which session's record it is: a file that takes the place of another's is told by it.
-const RECORD_ID: Names = &["record_id"];
-const TURN: Names = &["turn"];
-const NO_TOKENS: Names = &["no_tokens"];
-const LOGGED_OUT: Names = &["logged_out"];
-const ENDED: Names = &["ended"];
-/// Which members are the identity, where that is not plain from [`USUAL_IDENTITY`].
-const IDENTITY: Names = &["identity_members"];
-
-const OWN: [Names; 15] = [
-    ACCESS_TOKEN,
-    REFRESH_TOKEN,
-    EXPIRES_IN,
-    EXPIRES_AT,
-    FORMAT,
-    OBTAINED_AT,
-    IN_DOUBT,
-    VERSION,
-    EPOCH,
-    RECORD_ID,
-    TURN,
-    NO_TOKENS,
-    LOGGED_OUT,
-    ENDED,
-    IDENTITY,
-];
-
-/// What is taken for the user's identity in a file that does not say which members are.
-const USUAL_IDENTITY: Names = &["id", "email"];
+/// How deep a value of the identity may be nested: what is read stops at 127, and what could be written but
+/// not read would be a login that is lost.
+const DEEPEST: usize = 100;
 
 /// What is wrong with the text, and what to do, in our own words: nothing of what it holds, not
 /// even a name that is not ours.
@@ -147,11 +137,18 @@ pub(super) enum Format {
 #[derive(Default)]
 pub(super) struct Document<'a> {
     members: Vec<(String, &'a RawValue)>,
+    /// The places of the members, in the order of their names: a text may have any number of them.
+    by_name: Vec<usize>,
 }
 
 impl<'a> Document<'a> {
     /// Any object, with each name once.
     pub(super) fn parse(text: &'a [u8]) -> Result<Self, Defect> {
+        if text.len() > LIMIT {
+            return Err(Defect::new(format!(
+                "it is larger than {LIMIT} bytes: remove what is not needed"
+            )));
+        }
         if text.trim_ascii().is_empty() {
             return Err(Defect::new(
                 "it is empty: remove it, or put the tokens into it",
@@ -162,14 +159,18 @@ impl<'a> Document<'a> {
             .deserialize_map(Members)
             .and_then(|members| reader.end().map(|()| members))
             .map_err(|error| Defect::syntax(&error))?;
-        let mut names: Vec<_> = members.iter().map(|(name, _)| name).collect();
-        names.sort_unstable();
-        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        let name = |at: usize| &members[at].0;
+        let mut by_name: Vec<_> = (0..members.len()).collect();
+        by_name.sort_unstable_by_key(|at| name(*at));
+        if by_name
+            .windows(2)
+            .any(|pair| name(pair[0]) == name(pair[1]))
+        {
             return Err(Defect::new(
                 "it gives a member twice, so that it has no certain meaning: remove one of them",
             ));
         }
-        Ok(Self { members })
+        Ok(Self { members, by_name })
     }
 
     /// The record in it. `modified` is when the text was written: what a lifetime counts from. A text
@@ -181,9 +182,9 @@ impl<'a> Document<'a> {
                 ..Record::empty()
             }),
             Format::Foreign => Ok(Record {
-                version: self.get(VERSION[0]).and_then(parse).unwrap_or_default(),
-                epoch: self.get(EPOCH[0]).and_then(parse).unwrap_or_default(),
-                reissues: self.get(REISSUES[0]).and_then(parse).unwrap_or_default(),
+                version: self.get(VERSION).and_then(parse).unwrap_or_default(),
+                epoch: self.get(EPOCH).and_then(parse).unwrap_or_default(),
+                reissues: self.get(REISSUES).and_then(parse).unwrap_or_default(),
                 tokens: Some(TokenSet::new(self.access_token()?)?),
                 turn: Turn::Free,
                 foreign: true,
@@ -229,7 +230,7 @@ impl<'a> Document<'a> {
             true => Ok(true),
             false => Err(Defect::new(format!(
                 "it says {:?} and has tokens all the same: remove one or the other",
-                names[0]
+                names.first()
             ))),
         }
     }
@@ -255,8 +256,21 @@ impl<'a> Document<'a> {
         if let Some(at) = self.time(EXPIRES_AT, json::moment)?.or(counted) {
             tokens = tokens.with_expires_at(at);
         }
-        for name in self.identity_names(format)? {
+        let names = self.identity_names(format)?;
+        let apart = match format {
+            Format::Current => self.get(IDENTITY_APART),
+            _ => None,
+        };
+        let sizes = names.iter().map(|name| name.len() + self.size(name));
+        check_size(apart.map_or(0, |raw| raw.get().len()) + sizes.sum::<usize>())?;
+        for name in names {
             tokens = tokens.with_identity(name, self.identity(name)?);
+        }
+        if apart.is_some() {
+            let apart: Option<BTreeMap<String, Value>> = self.own(IDENTITY_APART)?;
+            for (name, value) in apart.into_iter().flatten() {
+                tokens = tokens.with_identity(name, value);
+            }
         }
         let mut obtained_at = None;
         if format == Format::Current {
@@ -325,7 +339,7 @@ impl<'a> Document<'a> {
             expires_at.and_then(rfc3339).map(New::Plain),
         );
         // A lifetime is kept right where there is one: our own reading does not need it.
-        for name in EXPIRES_IN {
+        for name in EXPIRES_IN.all() {
             if let Some(old) = self.raw(name) {
                 let left = expires_at.map(|at| at.duration_since(now).unwrap_or_default());
                 let left = left.map(|left| left.as_secs_f64().round() as u64);
@@ -355,37 +369,30 @@ impl<'a> Document<'a> {
     }
 
     fn change_identity<'b>(
-        &self,
+        &'b self,
         changes: &mut Changes<'b>,
         tokens: Option<&'b TokenSet>,
     ) -> Result<(), Defect> {
-        let identity = tokens.map(TokenSet::identity);
-        let names: Vec<&str> = identity
-            .into_iter()
-            .flat_map(|identity| identity.keys())
-            .map(String::as_str)
-            .collect();
-        if let Some(name) = names.iter().find(|name| is_own(name)) {
-            return Err(Defect::new(format!(
-                "the identity cannot have a member {name:?}, as the file has one of that name for \
-                 something else: give it another name"
-            )));
-        }
+        let identity = tokens.map(TokenSet::identity).into_iter().flatten();
+        check_identity(identity.clone())?;
+        let (apart, members): (BTreeMap<_, _>, BTreeMap<_, _>) = identity
+            .map(|(name, value)| (name.as_str(), value))
+            .partition(|(name, _)| is_own(name));
         let old = self.identity_names(self.format())?;
         for name in &old {
-            changes.set((*name).to_owned(), None);
+            changes.set(*name, None);
         }
-        for (name, value) in identity.into_iter().flatten() {
-            changes.set(name, Some(New::Identity(value)));
+        for (name, value) in &members {
+            changes.set(*name, Some(New::Identity(value)));
         }
-        let is_plain = USUAL_IDENTITY.iter().all(|usual| {
-            match identity.and_then(|identity| identity.get(*usual)) {
-                Some(value) => !value.is_null(),
-                None => old.contains(usual) || self.get(usual).is_none(),
-            }
-        }) && names.iter().all(|name| USUAL_IDENTITY.contains(name));
-        let list = (!is_plain).then(|| New::Plain(json!(names)));
-        changes.one(IDENTITY, list);
+        let is_plain = USUAL_IDENTITY.iter().all(|usual| match members.get(usual) {
+            Some(value) => !value.is_null(),
+            None => old.contains(usual) || self.present(usual).is_none(),
+        }) && members.keys().all(|name| USUAL_IDENTITY.contains(name));
+        let names = || New::Plain(json!(members.keys().collect::<Vec<_>>()));
+        changes.one(IDENTITY, (!is_plain).then(names));
+        let apart = (!apart.is_empty()).then(|| New::Plain(json!(apart)));
+        changes.one(IDENTITY_APART, apart);
         Ok(())
     }
 
@@ -393,12 +400,13 @@ impl<'a> Document<'a> {
     /// goes with the name of the access token.
     fn change<'b>(&self, changes: &mut Changes<'b>, names: Names, new: Option<New<'b>>) {
         let mut present = names
+            .all()
             .iter()
             .filter(|name| self.raw(name).is_some())
             .peekable();
         if present.peek().is_none() {
-            let camel = self.raw("access_token").is_none() && self.raw("accessToken").is_some();
-            changes.set(names[usize::from(camel)], new);
+            let [snake, camel] = [false, true].map(|camel| self.raw(ACCESS_TOKEN.cased(camel)));
+            changes.set(names.cased(snake.is_none() && camel.is_some()), new);
         } else {
             present.for_each(|name| changes.set(*name, new.clone()));
         }
@@ -406,24 +414,23 @@ impl<'a> Document<'a> {
 
     /// The members with the changes: what is there keeps its place, what is new comes last.
     fn changed<'b>(&'b self, changes: Changes<'b>) -> Vec<(Cow<'b, str>, New<'b>)> {
-        let Changes(mut changes) = changes;
-        let mut members = Vec::with_capacity(self.members.len() + changes.len());
+        let mut members = Vec::with_capacity(self.members.len() + changes.places.len());
+        let mut new = changes.values;
         for (name, raw) in &self.members {
-            match changes.iter().position(|(changed, _)| changed == name) {
+            match changes.places.get(name.as_str()) {
                 None => members.push((Cow::from(name), New::Kept(raw))),
-                Some(i) => members.extend(changes.remove(i).1.map(|new| {
+                Some(at) => members.extend(new[*at].1.take().map(|new| {
                     let new = if new.is(raw) { New::Kept(raw) } else { new };
                     (Cow::from(name), new)
                 })),
             }
         }
-        let new = changes.into_iter();
-        members.extend(new.filter_map(|(name, new)| Some((name, new?))));
+        members.extend(new.into_iter().filter_map(|(name, new)| Some((name, new?))));
         members
     }
 
     pub(super) fn format(&self) -> Format {
-        match self.get(FORMAT[0]) {
+        match self.get(FORMAT) {
             None => Format::Plain,
             Some(raw) if parse::<f64>(raw) == Some(1.0) => Format::Current,
             Some(_) => Format::Foreign,
@@ -485,17 +492,20 @@ impl<'a> Document<'a> {
         };
         let Some(listed) = listed else {
             let mut usual = USUAL_IDENTITY.to_vec();
-            usual.retain(|name| self.get(name).is_some());
+            usual.retain(|name| self.present(name).is_some());
             return Ok(usual);
         };
         // The tokens are no identity, whatever the list says: that is shown by `Debug`.
         if listed.iter().any(|name| is_own(name)) {
             return Err(unreadable(IDENTITY));
         }
+        let listed: HashSet<_> = listed.iter().map(String::as_str).collect();
         let names = self.members.iter().map(|(name, _)| name.as_str());
-        Ok(names
-            .filter(|name| listed.iter().any(|listed| listed == name))
-            .collect())
+        Ok(names.filter(|name| listed.contains(name)).collect())
+    }
+
+    fn size(&self, name: &str) -> usize {
+        self.raw(name).map_or(0, |raw| raw.get().len())
     }
 
     fn identity(&self, name: &str) -> Result<Value, Defect> {
@@ -507,7 +517,7 @@ impl<'a> Document<'a> {
 
     /// A member as it is written here, or `None` where it is absent.
     fn own<T: DeserializeOwned>(&self, names: Names) -> Result<Option<T>, Defect> {
-        let raw = self.get(names[0]);
+        let raw = self.get(names);
         raw.map(|raw| parse(raw).ok_or_else(|| unreadable(names)))
             .transpose()
     }
@@ -538,10 +548,12 @@ impl<'a> Document<'a> {
         self.one(names, |name, raw| {
             let time = parse(raw).and_then(|value| read(&value));
             if time.is_none() {
-                tracing::warn!(
-                    member = name,
-                    "a time beside the stored tokens cannot be read and is ignored"
-                );
+                say(|| {
+                    tracing::warn!(
+                        member = name,
+                        "a time beside the stored tokens cannot be read and is ignored"
+                    )
+                });
             }
             Ok(time)
         })
@@ -554,8 +566,10 @@ impl<'a> Document<'a> {
         read: impl Fn(&str, &RawValue) -> Result<Option<T>, Defect>,
     ) -> Result<Option<T>, Defect> {
         let mut found: Option<(&str, T)> = None;
-        for name in names {
-            let Some(raw) = self.get(name) else { continue };
+        for name in names.all() {
+            let Some(raw) = self.present(name) else {
+                continue;
+            };
             let Some(new) = read(name, raw)? else {
                 continue;
             };
@@ -573,19 +587,60 @@ impl<'a> Document<'a> {
         Ok(found.map(|(_, value)| value))
     }
 
-    /// The member's text, unless it is absent or null.
-    fn get(&self, name: &str) -> Option<&'a RawValue> {
+    /// The text of a member that has one name, unless it is absent or null.
+    fn get(&self, names: Names) -> Option<&'a RawValue> {
+        self.present(names.first())
+    }
+
+    fn present(&self, name: &str) -> Option<&'a RawValue> {
         self.raw(name).filter(|raw| raw.get() != "null")
     }
 
     fn raw(&self, name: &str) -> Option<&'a RawValue> {
-        let mut members = self.members.iter();
-        members.find(|(own, _)| own == name).map(|(_, raw)| *raw)
+        let of = |at: &usize| self.members[*at].0.as_str();
+        let found = self.by_name.binary_search_by(|at| of(at).cmp(name)).ok()?;
+        Some(self.members[self.by_name[found]].1)
     }
 }
 
-fn is_own(name: &str) -> bool {
-    OWN.iter().any(|names| names.contains(&name))
+/// What is not to be read again is not written.
+fn check_identity<'v>(
+    identity: impl Iterator<Item = (&'v String, &'v Value)> + Clone,
+) -> Result<(), Defect> {
+    if identity.clone().any(|(_, value)| is_deeper(value, DEEPEST)) {
+        return Err(Defect::new(format!(
+            "a member of the identity is nested more than {DEEPEST} levels deep: make it flatter"
+        )));
+    }
+    let mut size = Size(0);
+    for (name, value) in identity {
+        size.0 += name.len();
+        let written = serde_json::to_writer(&mut size, value);
+        written.map_err(|_| Defect::new("a member of the identity cannot be written as JSON"))?;
+    }
+    check_size(size.0)
+}
+
+fn check_size(identity: usize) -> Result<(), Defect> {
+    match identity <= IDENTITY_LIMIT {
+        true => Ok(()),
+        false => Err(Defect::new(format!(
+            "its identity is {identity} bytes long, and the limit is {IDENTITY_LIMIT}: keep what the \
+             issuer asks for, and nothing else"
+        ))),
+    }
+}
+
+/// Looks no further than it has to.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let Some(levels) = levels.checked_sub(1) else {
+        return value.is_array() || value.is_object();
+    };
+    match value {
+        Value::Array(values) => values.iter().any(|value| is_deeper(value, levels)),
+        Value::Object(members) => members.values().any(|value| is_deeper(value, levels)),
+        _ => false,
+    }
 }
 
 fn parse<T: DeserializeOwned>(raw: &RawValue) -> Option<T> {
@@ -593,7 +648,7 @@ fn parse<T: DeserializeOwned>(raw: &RawValue) -> Option<T> {
 }
 
 fn unreadable(names: Names) -> Defect {
-    let name = names[0];
+    let name = names.first();
     Defect::new(format!(
         "its member {name:?} is not as this crate writes it: put it right, or remove it and log \
          in again"
@@ -647,17 +702,25 @@ fn number(hex: &str) -> Option<u64> {
 
 /// What becomes of the members that are named: a new value, or none.
 #[derive(Default)]
-struct Changes<'a>(Vec<(Cow<'a, str>, Option<New<'a>>)>);
+struct Changes<'a> {
+    values: Vec<(Cow<'a, str>, Option<New<'a>>)>,
+    places: HashMap<Cow<'a, str>, usize>,
+}
 
 impl<'a> Changes<'a> {
     fn one(&mut self, names: Names, new: Option<New<'a>>) {
-        self.set(names[0], new);
+        self.set(names.first(), new);
     }
 
     fn set(&mut self, name: impl Into<Cow<'a, str>>, new: Option<New<'a>>) {
         let name = name.into();
-        self.0.retain(|(other, _)| *other != name);
-        self.0.push((name, new));
+        match self.places.get(&name) {
+            Some(at) => self.values[*at].1 = new,
+            None => {
+                self.places.insert(name.clone(), self.values.len());
+                self.values.push((name, new));
+            }
+        }
     }
 }
 

@@ -56,8 +56,10 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 fn name() -> impl Strategy<Value = String> {
-    let name = prop_oneof!["id|email|uid|name", any::<String>()];
-    name.prop_filter("it is ours", |name| !is_own(name))
+    prop_oneof![
+        "id|email|uid|name|identity_members|reissues|turn|access_token|expiresIn",
+        any::<String>()
+    ]
 }
 
 prop_compose! {
@@ -119,7 +121,8 @@ prop_compose! {
 
 /// Files of somebody else: tokens, perhaps with an expiry, among other members.
 fn any_file() -> impl Strategy<Value = serde_json::Map<String, Value>> {
-    let others = proptest::collection::btree_map(name(), value(), 0..5);
+    let others = name().prop_filter("it is ours", |name| !is_own(name));
+    let others = proptest::collection::btree_map(others, value(), 0..5);
     let own = prop_oneof![
         token().prop_map(|token| json!({"access_token": token, "expires_in": 5})),
         token().prop_map(|token| json!({"accessToken": token, "refreshToken": "r"})),
@@ -136,11 +139,12 @@ fn same(ours: &Record, theirs: &Record) -> bool {
         let Record {
             version,
             epoch,
+            reissues,
+            tokens: _,
             turn,
             foreign,
-            ..
         } = *record;
-        (version, epoch, turn, foreign)
+        (version, epoch, reissues, turn, foreign)
     });
     heads[0] == heads[1]
         && match (&ours.tokens, &theirs.tokens) {

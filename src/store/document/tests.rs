@@ -330,12 +330,92 @@ fn what_only_looks_like_the_identity_is_none_once_that_is_known() {
     }
 }
 
-#[test]
-fn the_identity_cannot_take_a_name_of_the_record() {
-    for name in OWN.into_iter().flatten() {
-        let tokens = tokens().with_identity(*name, "x");
-        assert!(refused(&tokens).contains(name), "{name}");
+/// A login with everything that one can have.
+fn full(tokens: TokenSet) -> Record {
+    let tokens = tokens
+        .with_expires_at(after(1_000_000_060))
+        .with_in_doubt(InDoubt::new(modified(), 2).with_sent_at(modified()));
+    let claim = Claim {
+        owner: 1,
+        fence: 2,
+        sent_at: modified(),
+        deadline: after(1_000_000_009),
+    };
+    Record {
+        reissues: 5,
+        ..record(Turn::Sent(claim), Some(&tokens))
     }
+}
+
+/// The names that are found in what is written, however the record stands and whoever has written
+/// the text that it is written into.
+fn names_that_are_written() -> Vec<String> {
+    let others = r#"{"access_token":"a","expires_in":1,"refresh_token":"r","expires_at":1}"#;
+    let camel = r#"{"accessToken":"a","expiresIn":1,"refreshToken":"r","expiresAt":1,
+        "accessTokenExpiresAt":1}"#;
+    let identity = tokens().with_identity("uid", 7).with_identity("format", 1);
+    let full = full(identity);
+    let texts = [
+        rewritten("", &full),
+        rewritten(others, &full),
+        rewritten(camel, &full),
+        rewritten("", &record(Turn::Free, None)),
+        rewritten("", &login(None)),
+    ];
+    let members = texts.map(|text| serde_json::from_str::<serde_json::Map<_, _>>(&text).unwrap());
+    let mut names: Vec<_> = members
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name)
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+// The list of the record's own names once lacked `reissues`: a stored login with an identity of that
+// name could not be read again, and with a number in it, its pair passed for another.
+#[test]
+fn the_identity_may_have_a_member_of_any_name() {
+    let names = names_that_are_written();
+    assert!(names.len() > 20, "{names:?}");
+    let camel = r#"{"accessToken":"a","expiresIn":1,"id":3,"theme":"dark"}"#;
+    for name in &names {
+        for value in [
+            json!(7),
+            json!("x"),
+            json!(true),
+            json!({"a": [1]}),
+            json!(null),
+        ] {
+            let record = full(tokens().with_identity(name, value).with_identity("id", 7));
+            let read_again = [
+                Record::from_json(&record.to_json().unwrap()).unwrap(),
+                read(&rewritten(camel, &record)).unwrap(),
+            ];
+            for again in read_again {
+                assert_eq!(again.reissues, 5, "{name}");
+                assert_eq!(format!("{again:?}"), format!("{record:?}"), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_stands_apart_of_the_identity_goes_with_it() {
+    let text = written("", Some(&tokens().with_identity("turn", "left")));
+    assert!(
+        text.contains("\"identity_apart\": {\n    \"turn\": \"left\"\n  }"),
+        "{text}"
+    );
+    for text in [written(&text, Some(&tokens())), written(&text, None)] {
+        assert!(!text.contains("identity_apart"), "{text}");
+    }
+    // In a file of somebody else, nobody knows what it means.
+    let text = r#"{"access_token":"a","identity_apart":{"turn":"left"}}"#;
+    assert!(logged_in(text).identity().is_empty());
+    let text = r#"{"access_token":"a","format":1,"identity_apart":["turn"]}"#;
+    assert!(read(text).unwrap_err().0.contains("identity_apart"));
 }
 
 // shows P12: the identity is shown by `Debug`, so the list cannot put a token into it.
@@ -658,4 +738,69 @@ fn the_text_of_a_record_belongs_to_no_file() {
 fn a_record_that_would_be_too_large_to_be_read_is_not_written() {
     let large = tokens().with_identity("id", "x".repeat(LIMIT));
     assert!(refused(&large).contains("bytes long"));
+}
+
+/// So many members of an identity, each with a name and a number, and the list of them.
+fn with_members(count: usize) -> String {
+    let names: Vec<_> = (0..count).map(|i| format!("member-{i:06}")).collect();
+    let members: String = names.iter().map(|name| format!(",\"{name}\":1")).collect();
+    let list = json!(names);
+    format!(r#"{{"format":1,"access_token":"a","identity_members":{list}{members}}}"#)
+}
+
+// Each of them was looked for among all the others: 600 kB took 20 s.
+#[test]
+fn an_identity_is_read_and_written_up_to_its_limit() {
+    let text = with_members(4_000);
+    let tokens = logged_in(&text);
+    assert_eq!(tokens.identity().len(), 4_000);
+    let again = logged_in(&written(&text, Some(&tokens)));
+    assert_eq!(identity(&again), identity(&tokens));
+
+    for count in [5_000, 30_000] {
+        let text = with_members(count);
+        assert!(text.len() < LIMIT);
+        let said = read(&text).err().map(|defect| defect.0);
+        let said = said.unwrap_or_else(|| panic!("{count} are read"));
+        assert!(said.starts_with("its identity is"), "{said}");
+    }
+    let apart =
+        json!({"format": 1, "access_token": "a", "identity_apart": {"turn": "x".repeat(70_000)}});
+    let said = read(&apart.to_string()).unwrap_err().0;
+    assert!(said.starts_with("its identity is"), "{said}");
+    for name in ["uid", "turn"] {
+        let at_most = tokens_with(name, IDENTITY_LIMIT - name.len() - 2);
+        assert!(login(Some(&at_most)).to_json().is_ok(), "{name}");
+        let said = refused(&tokens_with(name, IDENTITY_LIMIT));
+        assert!(said.starts_with("its identity is"), "{said}");
+    }
+}
+
+fn tokens_with(name: &str, size: usize) -> TokenSet {
+    tokens().with_identity(name, "x".repeat(size))
+}
+
+// A login that is written and cannot be read is lost.
+#[test]
+fn what_is_nested_too_deep_to_be_read_is_not_written() {
+    let nested = |levels| (0..levels).fold(json!(1), |value, _| json!([value]));
+    for name in ["uid", "turn"] {
+        let tokens = |levels| tokens().with_identity(name, nested(levels));
+        let text = login(Some(&tokens(DEEPEST))).to_json().unwrap();
+        let again = Record::from_json(&text).unwrap();
+        assert_eq!(again.tokens().unwrap().identity()[name], nested(DEEPEST));
+        for levels in [DEEPEST + 1, 200] {
+            assert!(refused(&tokens(levels)).contains("levels deep"));
+        }
+    }
+}
+
+// As a database may hold more than anybody has written there.
+#[test]
+fn a_text_over_the_limit_is_not_read() {
+    let text = format!(r#"{{"access_token":"a"{}}}"#, " ".repeat(LIMIT));
+    assert!(read(&text).unwrap_err().0.contains("larger than"));
+    let text = format!(r#"{{"access_token":"a"{}}}"#, " ".repeat(LIMIT - 20));
+    assert_eq!(text.len(), LIMIT);
+    assert!(read(&text).is_ok());
 }

@@ -9,7 +9,6 @@ mod lock;
 mod witness;
 
 use std::fmt;
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +20,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use tokio::runtime::Handle;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
@@ -38,13 +36,14 @@ use super::Record;
 use super::SharedTokenStore;
 use super::StoreLock;
 use super::Swap;
-use super::TokenStore;
 use super::Turn;
+use super::blocking::on_blocking_thread;
 use super::document::Defect;
 use super::document::Document;
 use super::document::Format;
 use crate::error::BoxError;
 use crate::error::EndReason;
+use crate::say::say;
 use crate::time::timeout;
 use crate::token::TokenSet;
 
@@ -64,9 +63,9 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fr
 /// Keeps a login in a file: for a program that is started again, and for all processes of one host
 /// that name the file.
 ///
-/// Needs the feature `file`. It is a [`SharedTokenStore`]. It is a [`TokenStore`] too, to put tokens
-/// into the file and to look at them without a session: there a `save` is a login, and a `clear` a
-/// logout. Clones share the file, and one write waits for the other.
+/// Needs the feature `file`. It is a [`SharedTokenStore`]. Without a session, tokens are put into the file and
+/// looked at with [`save`](Self::save) and [`load`](Self::load). Clones share the file, and one write waits for
+/// the other.
 ///
 /// ```
 /// use tower_token_refresh::{BoxError, FileStore, ReissueError, Session, TokenSet, reissue_fn};
@@ -76,11 +75,11 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fr
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("session.json");
 /// # let issuer = || reissue_fn(|_| async { Err(ReissueError::refused("not asked here")) });
-/// let session = Session::builder(issuer()).store(FileStore::new(&path)).build()?;
+/// let session = Session::builder(issuer()).shared_store(FileStore::new(&path)).build()?;
 /// session.login(TokenSet::new("access")?.with_refresh_token("refresh")?).await?;
 ///
 /// // The program ends, and is started again.
-/// let session = Session::builder(issuer()).store(FileStore::new(&path)).build()?;
+/// let session = Session::builder(issuer()).shared_store(FileStore::new(&path)).build()?;
 /// assert_eq!(session.token().await?.expose(), "access");
 /// # Ok(())
 /// # }
@@ -88,7 +87,7 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fr
 ///
 /// # What the file may be
 ///
-/// A JSON object of at most 1 MiB. Somebody else may have written it, by hand or with the answer of
+/// A JSON object of at most 1 MiB, of which the identity is at most 64 KiB. Somebody else may have written it, by hand or with the answer of
 /// a login; reading alone never changes it. The first save makes it a *record*:
 ///
 /// | member | in a file of somebody else | in a record |
@@ -99,6 +98,7 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fr
 /// | `expires_in` or `expiresIn` | seconds, a number or a text, from when the file was written; the time above wins | only where the file had it: the seconds that are left, or removed if unknown |
 /// | `id`, `email` | the [identity](TokenSet::identity), of any JSON type | the identity, each member by its name |
 /// | `identity_members` | | the names of the identity's members, where they are others |
+/// | `identity_apart` | replaced at the first save | those members of the identity that have a name of this table, as an object |
 /// | `format` | | `1` |
 /// | `obtained_at` | | RFC 3339: when the tokens were received |
 /// | `in_doubt` | | `{"since": RFC 3339, "tries": n, "sent_at": RFC 3339}`: [`TokenSet::in_doubt`] |
@@ -328,17 +328,7 @@ impl FileStore {
         W: Fn(&Shared) -> Result<T, FileError> + Send + Sync + 'static,
     {
         let shared = self.shared.clone();
-        let work = Arc::new(move || work(&shared));
-        if let Ok(runtime) = Handle::try_current() {
-            let on_thread = work.clone();
-            match runtime.spawn_blocking(move || on_thread()).await {
-                Ok(done) => return Ok(done?),
-                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-                // The runtime was shut down before it was begun.
-                Err(_) => {}
-            }
-        }
-        Ok(work()?)
+        Ok(on_blocking_thread(move || work(&shared)).await?)
     }
 }
 
@@ -450,17 +440,21 @@ impl Shared {
         let is_public = look.contents.as_ref().is_some_and(|old| old.is_public);
         let mut state = self.state();
         if is_public && !std::mem::replace(&mut state.warned_public, true) {
-            tracing::warn!(
-                %file,
-                "other users of this machine can read the tokens in this file, until the next save"
-            );
+            say(|| {
+                tracing::warn!(
+                    %file,
+                    "other users of this machine can read the tokens in this file, until the next save"
+                )
+            });
         }
         if look.record.foreign && !std::mem::replace(&mut state.warned_foreign, true) {
-            tracing::warn!(
-                %file,
-                "a newer version of this crate has written this file: its access token is used, and \
-                 nothing is reissued"
-            );
+            say(|| {
+                tracing::warn!(
+                    %file,
+                    "a newer version of this crate has written this file: its access token is used, and \
+                     nothing is reissued"
+                )
+            });
         }
     }
 
@@ -523,7 +517,9 @@ impl Shared {
         let mark = Mark { id, version, epoch };
         if let Err(error) = self.witness.write(locked, mark) {
             let file = self.witness.file().path().display();
-            tracing::warn!(%file, %error, "the version that was written could not be noted");
+            say(
+                || tracing::warn!(%file, %error, "the version that was written could not be noted"),
+            );
         }
         let mut state = self.state();
         state.known = Some(mark);
@@ -619,16 +615,32 @@ impl SharedTokenStore for FileStore {
     }
 }
 
-impl TokenStore for FileStore {
-    async fn load(&self) -> Result<Option<TokenSet>, BoxError> {
+/// Without a session.
+impl FileStore {
+    /// The tokens that are in the file, or `None` where nobody is logged in.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be said. The error names the file and what to do.
+    pub async fn load(&self) -> Result<Option<TokenSet>, BoxError> {
         Ok(self.run(Shared::read).await?.tokens)
     }
 
-    async fn save(&self, tokens: &TokenSet) -> Result<(), BoxError> {
+    /// Puts tokens into the file, in place of what was there: a login, to all sessions that share it.
+    ///
+    /// # Errors
+    ///
+    /// When they are not in the file. What was there before is, then, in whole.
+    pub async fn save(&self, tokens: &TokenSet) -> Result<(), BoxError> {
         self.write(Some(tokens.clone())).await
     }
 
-    async fn clear(&self) -> Result<(), BoxError> {
+    /// Takes the tokens out of the file: a logout, to all sessions that share it.
+    ///
+    /// # Errors
+    ///
+    /// When they may still be there.
+    pub async fn clear(&self) -> Result<(), BoxError> {
         self.write(None).await
     }
 }

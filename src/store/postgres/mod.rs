@@ -348,7 +348,7 @@ impl SharedTokenStore for PostgresStore {
             self.doubts.settle(version(&stored));
         }
         let record = match stored {
-            Some((version, text)) => self.seal.open(version, &text)?,
+            Some((version, text)) => self.seal.open_aside(version, text).await?,
             None => Record::empty(),
         };
         Ok((record, now))

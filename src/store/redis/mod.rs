@@ -302,7 +302,7 @@ impl RedisStore {
     }
 
     /// What was found, as a record.
-    fn record(&self, found: Found) -> Result<(Record, SystemTime), BoxError> {
+    async fn record(&self, found: Found) -> Result<(Record, SystemTime), BoxError> {
         let (version, text, fields, seconds, micros) = found;
         let text = text.map(Zeroizing::new);
         let now = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros.into()));
@@ -313,7 +313,8 @@ impl RedisStore {
             (Some(version), Some(text)) => {
                 let number = version.parse().ok();
                 let number = number.filter(|number: &u64| number.to_string() == version);
-                self.seal.open(number.ok_or_else(not_ours)?, &text)?
+                let number = number.ok_or_else(not_ours)?;
+                self.seal.open_aside(number, text).await?
             }
             _ => return Err(not_ours().into()),
         };
@@ -385,7 +386,7 @@ impl fmt::Debug for RedisStore {
 impl SharedTokenStore for RedisStore {
     async fn read(&self) -> Result<(Record, SystemTime), BoxError> {
         let (found, _) = self.find(&self.family.line, &READ).await?;
-        let (record, now) = self.record(found)?;
+        let (record, now) = self.record(found).await?;
         let Some(replicas) = &self.replicas else {
             return Ok((record, now));
         };
@@ -393,7 +394,7 @@ impl SharedTokenStore for RedisStore {
             return Ok((record, now));
         }
         let (found, link) = self.find(&replicas.line, &READ_TO_CONFIRM).await?;
-        let (record, now) = self.record(found)?;
+        let (record, now) = self.record(found).await?;
         let version = record.version();
         if version > 0 {
             replicas.confirm(&link).await?;

@@ -17,16 +17,21 @@ use crate::store::TokenStore;
 /// away. That is to be an error, each time and through each handle. It is given back, for a look at
 /// what it says.
 ///
-/// ```
-/// use tower_token_refresh::{FileStore, test_util::check_unreadable_token_store};
+/// ```no_run
+/// # use tower_token_refresh::{BoxError, TokenSet, TokenStore};
+/// # struct Row;
+/// # impl TokenStore for Row {
+/// #     async fn load(&self) -> Result<Option<TokenSet>, BoxError> { Ok(None) }
+/// #     async fn save(&self, _: &TokenSet) -> Result<(), BoxError> { Ok(()) }
+/// #     async fn clear(&self) -> Result<(), BoxError> { Ok(()) }
+/// # }
+/// # async fn connect(_: &str) -> Result<Row, BoxError> { Ok(Row) }
+/// use tower_token_refresh::test_util::check_unreadable_token_store;
 ///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
-/// let folder = tempfile::tempdir().unwrap();
-/// let path = folder.path().join("session.json");
-/// std::fs::write(&path, r#"{"access_token": "acc"#).unwrap();
-/// let error = check_unreadable_token_store(async || FileStore::new(&path)).await.unwrap();
-/// assert!(error.to_string().contains("it breaks off"));
+/// # async fn test() {
+/// let broken = async || connect("a row that is cut off").await.unwrap();
+/// let error = check_unreadable_token_store(broken).await.unwrap();
+/// assert!(error.to_string().contains("the row of the session"));
 /// # }
 /// ```
 ///
@@ -50,6 +55,20 @@ where
 
 /// The same for a store that several processes share: a read is an error, and a swap with version 0
 /// does not take it for an empty storage.
+///
+/// ```
+/// use tower_token_refresh::{FileStore, test_util::check_unreadable_shared_token_store};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let folder = tempfile::tempdir().unwrap();
+/// let path = folder.path().join("session.json");
+/// std::fs::write(&path, r#"{"access_token": "acc"#).unwrap();
+/// let open = async || FileStore::new(&path);
+/// let error = check_unreadable_shared_token_store(open).await.unwrap();
+/// assert!(error.to_string().contains("it breaks off"));
+/// # }
+/// ```
 ///
 /// # Errors
 ///
