@@ -15,14 +15,12 @@ macro_rules! seeded {
 }
 
 #[cfg(not(seeded_faults))]
-#[allow(unused_macros, reason = "no fault is seeded yet")]
 macro_rules! seeded {
     ($fault:ident) => {
         false
     };
 }
 
-#[allow(unused_imports, reason = "no fault is seeded yet")]
 pub(crate) use seeded;
 
 #[cfg(seeded_faults)]
@@ -41,7 +39,43 @@ macro_rules! faults {
 }
 
 #[cfg(seeded_faults)]
-faults! {}
+faults! {
+    /// Attempts to get a token do not look whether somebody else has fetched one meanwhile.
+    NoSecondLook,
+    /// New tokens are used before the store has them.
+    PublishedBeforeSaved,
+    /// A reissue that has timed out makes room for the next one, as if nothing were under way.
+    GateFreedOnTimeout,
+    /// After a failure, nobody tries again for this token.
+    FailureKept,
+    /// Tokens of one login are installed in the next.
+    EpochUnchecked,
+    /// Those who wait are told nothing when the reissuer panics.
+    PanicUnsettled,
+    /// An attempt of the login before ends the one that has taken its place.
+    StragglerEnds,
+    /// A rejection of an older token is held against the newer one.
+    LateRejectionCounts,
+    /// An attempt gives back the claim of another.
+    ClaimOfAnother,
+    /// The claim of an attempt that is under way is forgotten, and not renewed any more.
+    ClaimForgotten,
+    /// Found by the programs: see docs/seeded-faults.md.
+    BodyReplayedEmpty,
+    DoubleReissue,
+    EndToldTwice,
+    FailureEnds,
+    FailureSettlesNobody,
+    LateRejectionReissues,
+    NewTokensNotStored,
+    NoCoolDown,
+    NoEpochCheckOnReplay,
+    NoEpochCheckWhenHeld,
+    NoReissueLimit,
+    NoTurn,
+    RotatedTokenLost,
+    SameTokenForAllUsers,
+}
 
 /// Does the environment name this fault? One that it names and nobody knows ends the process: a run
 /// that seeds nothing would pass for one that found nothing.
@@ -51,7 +85,8 @@ pub(crate) fn is_seeded(fault: Fault) -> bool {
 
     static SEEDED: OnceLock<Option<Fault>> = OnceLock::new();
     let seeded = SEEDED.get_or_init(|| {
-        let name = std::env::var("SEEDED_FAULT").ok()?;
+        let name = std::env::var("SEEDED_FAULT").ok();
+        let name = name.filter(|name| !name.is_empty())?;
         let named = |fault: &&Fault| format!("{fault:?}") == name;
         let known = Fault::ALL.iter().find(named).copied();
         if known.is_none() {
@@ -64,4 +99,13 @@ pub(crate) fn is_seeded(fault: Fault) -> bool {
         known
     });
     *seeded == Some(fault)
+}
+
+/// The first token that anybody was given, for everybody.
+#[cfg(seeded_faults)]
+pub(crate) fn first(header: Option<http::HeaderValue>) -> Option<http::HeaderValue> {
+    use std::sync::OnceLock;
+
+    static FIRST: OnceLock<http::HeaderValue> = OnceLock::new();
+    header.map(|header| FIRST.get_or_init(|| header).clone())
 }

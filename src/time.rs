@@ -5,22 +5,30 @@
 //! monotonic alone.
 
 use std::future::Future;
+#[cfg(not(shuttle))]
 use std::panic::AssertUnwindSafe;
+#[cfg(not(shuttle))]
 use std::panic::catch_unwind;
 use std::pin::pin;
 use std::time::Duration;
 use std::time::SystemTime;
 
+#[cfg(not(shuttle))]
 use futures_timer::Delay;
+#[cfg(not(shuttle))]
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use futures_util::future::select;
+#[cfg(not(shuttle))]
 use tokio::runtime::Handle;
+#[cfg(not(shuttle))]
 use tokio::task::unconstrained;
 use tokio::time::Instant;
+#[cfg(not(shuttle))]
 use tokio::time::Sleep;
 
 /// So much later than tokio's timer, that of a thread takes its place.
+#[cfg(not(shuttle))]
 const SLACK: Duration = Duration::from_secs(1);
 
 /// One reading of both clocks.
@@ -34,9 +42,20 @@ impl Now {
     pub(crate) fn read() -> Self {
         Self {
             instant: Instant::now(),
-            wall: SystemTime::now(),
+            wall: wall(),
         }
     }
+}
+
+#[cfg(not(shuttle))]
+fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The explorer moves both clocks.
+#[cfg(shuttle)]
+fn wall() -> SystemTime {
+    tokio::model::wall()
 }
 
 /// A moment on both clocks; `None` is never.
@@ -132,6 +151,7 @@ pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::
 
 /// Sleeps on tokio's clock where there is one that runs, else on a thread's (P4: a waiter without
 /// a runtime, or on one without timers, must get its answer too).
+#[cfg(not(shuttle))]
 async fn sleep(limit: Duration) {
     let begun = Instant::now();
     if let Some(sleep) = tokio_sleep(limit) {
@@ -147,6 +167,13 @@ async fn sleep(limit: Duration) {
     Delay::new(limit.saturating_sub(begun.elapsed())).await;
 }
 
+/// The explorer has one kind of timer, and it works everywhere.
+#[cfg(shuttle)]
+async fn sleep(limit: Duration) {
+    tokio::time::sleep(limit).await;
+}
+
+#[cfg(not(shuttle))]
 fn tokio_sleep(limit: Duration) -> Option<Sleep> {
     Handle::try_current().ok()?;
     // Panics on a runtime that was built without timers, and there is no way to ask.

@@ -16,6 +16,8 @@ mod shared;
 mod signals;
 #[path = "../stores/mod.rs"]
 mod stores;
+#[path = "../terminal/mod.rs"]
+mod terminal;
 pub mod tokens;
 mod turn;
 mod under_way;

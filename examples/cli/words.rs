@@ -8,7 +8,7 @@ use std::{
 use comfy_table::{Cell, CellAlignment, Color, Table, presets::NOTHING};
 use tower_token_refresh::{RefreshError, ReissueError, Stats};
 
-use super::output;
+use super::{output, terminal};
 
 pub const UNSETTLED: &str = "the refresh of the tokens has not settled: they may be lost";
 pub const FINISHING: &str = "finishing the refresh of the tokens";
@@ -30,6 +30,7 @@ pub fn show_table(rows: impl IntoIterator<Item = (u64, String, bool)>) {
         table.add_row(row(count, &what, is_good));
     }
     if !table.is_empty() {
+        terminal::fit(&mut table);
         let _ = writeln!(stderr(), "{table}");
     }
 }

@@ -39,6 +39,8 @@ mod backend;
 mod servers;
 #[path = "../stores/mod.rs"]
 mod stores;
+#[path = "../terminal/mod.rs"]
+mod terminal;
 #[path = "../storm/words.rs"]
 mod words;
 
@@ -78,18 +80,21 @@ async fn run(options: &Options) -> anyhow::Result<Outcome> {
 
 /// The last line on standard output is the JSON, if it is asked for.
 fn report(options: &Options, outcome: &Outcome) -> anyhow::Result<ExitCode> {
-    let broken = outcome.broken(options);
-    for what in &broken {
-        eprintln!("broken: {what}");
+    let promises = outcome.promises(options);
+    let broken = promises
+        .iter()
+        .filter_map(|it| Some((it.what, it.broken.as_ref()?)));
+    for (what, seen) in broken.clone() {
+        eprintln!("broken: {what}; {seen}");
     }
     if options.json {
         eprintln!("{}", outcome.speed);
         println!("{}", serde_json::to_string(&outcome.line(options))?);
     } else {
-        println!("{}", table::show(options, outcome));
+        println!("{}", table::show(options, outcome, &promises));
     }
-    Ok(match broken[..] {
-        [] => ExitCode::SUCCESS,
+    Ok(match broken.count() {
+        0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
 }

@@ -46,6 +46,8 @@ pub struct Counts {
     pub in_doubt: u64,
     /// Answers that their process could not get.
     pub lost: u64,
+    /// Processes that were killed.
+    pub killed: u64,
 }
 
 #[derive(Default)]
@@ -200,6 +202,7 @@ impl Oracle {
             families_ended: self.ended.len() as u64,
             in_doubt: successors.filter(is_unknown).count() as u64,
             lost: count(|it| it.lost),
+            killed: self.killed.len() as u64,
         }
     }
 

@@ -34,7 +34,7 @@ use crate::{
     speed::Percentiles,
     stored,
     stores::Store,
-    view::View,
+    view::{Curtain, View},
     words,
 };
 
@@ -59,6 +59,9 @@ pub struct Fleet {
     recoveries: Vec<Duration>,
     hits: u64,
     hung: u64,
+    idle_rounds: Vec<u32>,
+    overtime: u64,
+    _curtain: Curtain,
     // Last: what the processes stand on.
     ground: Ground,
 }
@@ -93,6 +96,7 @@ impl Fleet {
         let trap = Trap::new(living.clone(), book.clone(), view.clone());
         let proxy = Proxy::start(backend.base(), options, book.clone(), trap.clone()).await?;
         let (sender, heard) = mpsc::unbounded_channel();
+        let curtain = Curtain(view.clone());
         let mut fleet = Self {
             nursery: Nursery {
                 base: proxy.base.clone(),
@@ -116,6 +120,9 @@ impl Fleet {
             recoveries: Vec::new(),
             hits: 0,
             hung: 0,
+            idle_rounds: Vec::new(),
+            overtime: 0,
+            _curtain: curtain,
             ground,
         };
         fleet.log_in().await?;
@@ -135,7 +142,7 @@ impl Fleet {
     }
 
     pub async fn round(&mut self, number: u32) -> anyhow::Result<()> {
-        let lost = self.book.oracle().counts().lost;
+        let before = self.book.oracle().counts();
         let begun = self.live_out().await?;
         let fault = self.plan.next();
         let mut late = None;
@@ -174,7 +181,14 @@ impl Fleet {
         }
         self.give_up(number, &round)?;
         let hits = self.trap.rest().await;
-        let is_hit = !hits.is_empty() || self.book.oracle().counts().lost > lost;
+        let after = self.book.oracle().counts();
+        // Whoever goes on with a token that has not expired proves nothing.
+        if after.expiries == before.expiries {
+            self.idle_rounds.push(number);
+        }
+        let longest = round.times.iter().max().copied().unwrap_or_default();
+        self.overtime += (longest.as_millis() / TOKEN_LIFE.as_millis()) as u64;
+        let is_hit = !hits.is_empty() || after.lost > before.lost;
         if is_hit || !self.options.has_faults() {
             self.recoveries.append(&mut round.times);
         }
@@ -194,13 +208,15 @@ impl Fleet {
                 Ok(None) | Err(_) => break,
             }
         }
-        self.view.clear();
+        self.view.close();
         self.look().await;
         let held = self.proxy.hold().await;
         let outcome = Outcome {
             counts: self.book.oracle().counts(),
             issuer: self.backend.stats(),
             hits: self.hits,
+            idle_rounds: self.idle_rounds,
+            overtime: self.overtime,
             hung: self.hung,
             recovery: Percentiles::of(self.recoveries),
             speed: self.book.speeds().summary(),

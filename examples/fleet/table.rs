@@ -4,11 +4,12 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets::NOTHING
 
 use crate::{
     options::{Options, Protocol},
-    outcome::Outcome,
+    outcome::{Outcome, Promise},
+    terminal,
     words::{thousands, time},
 };
 
-pub fn show(options: &Options, outcome: &Outcome) -> String {
+pub fn show(options: &Options, outcome: &Outcome, promises: &[Promise]) -> String {
     let Outcome {
         counts,
         recovery,
@@ -18,6 +19,7 @@ pub fn show(options: &Options, outcome: &Outcome) -> String {
     } = outcome;
     let mut table = Table::new();
     table.load_style(NOTHING);
+    terminal::fit(&mut table);
     let mut row = |what: &str, number: String, note: &str, is_good: Option<bool>| {
         let number = Cell::new(number)
             .set_alignment(CellAlignment::Right)
@@ -93,8 +95,12 @@ pub fn show(options: &Options, outcome: &Outcome) -> String {
         Protocol::Lease => "",
         Protocol::TtlLock => ", with a lock that runs out",
     };
+    let rows = promises.iter().map(|it| (it.what, it.broken.clone()));
     format!(
-        "\n  {} processes, {} rounds{rule}\n\n{table}\n\n{}\n",
-        options.processes, options.rounds, outcome.speed
+        "\n  {} processes, {} rounds{rule}\n\n{table}\n\n{}\n\n{}\n",
+        options.processes,
+        options.rounds,
+        outcome.speed,
+        terminal::promises("promises", rows)
     )
 }

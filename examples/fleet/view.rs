@@ -5,9 +5,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 
-use crate::options::Options;
+use crate::{
+    options::Options,
+    terminal::{style, target},
+};
 
 /// A line for each place in the fleet. It is hidden where standard error is no terminal.
 #[derive(Clone)]
@@ -21,8 +24,8 @@ pub struct View {
 
 impl View {
     pub fn new(options: &Options) -> Self {
-        let all = MultiProgress::new();
-        let form = "{bar:40.green/dim} {pos} of {len} rounds  {msg}";
+        let all = MultiProgress::with_draw_target(target());
+        let form = "{wide_bar:.green/dim} {pos} of {len} rounds  {msg}";
         let rounds = all.add(ProgressBar::new(options.rounds.into()).with_style(style(form)));
         let line = |number| {
             let line = ProgressBar::no_length().with_style(style("{prefix:>4}  {msg}"));
@@ -59,12 +62,20 @@ impl View {
         self.all.suspend(|| eprintln!("{what}"));
     }
 
-    pub fn clear(&self) {
+    /// It says no more.
+    pub fn close(&self) {
         // A terminal that is gone needs no clearing.
         let _ = self.all.clear();
+        self.all.set_draw_target(ProgressDrawTarget::hidden());
     }
 }
 
-fn style(form: &str) -> ProgressStyle {
-    ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar())
+/// The view is closed when this is dropped: a program that is asked to end leaves no lines behind that say
+/// nothing any more.
+pub struct Curtain(pub View);
+
+impl Drop for Curtain {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }

@@ -51,6 +51,9 @@ pub struct Outcome {
     pub failed: usize,
     /// As the back end counted them.
     pub reissues: usize,
+    /// Refresh tokens that came once more when they were used.
+    #[serde(skip)]
+    pub reuses: usize,
     pub wall_ms: u64,
 }
 
@@ -133,13 +136,19 @@ impl Browser {
 }
 
 /// Has everybody log in at the gateway at `base`, ask who they are again and again, and tells what
-/// they heard.
-pub async fn run(plan: Plan, base: &str, backend: &Arc<Backend>) -> anyhow::Result<Outcome> {
+/// they heard. `step` is called for each login and each answer.
+pub async fn run(
+    plan: Plan,
+    base: &str,
+    backend: &Arc<Backend>,
+    step: impl Fn() + Clone + Send + Sync + 'static,
+) -> anyhow::Result<Outcome> {
     // Four ends of connections for each request under way.
     rlimit::increase_nofile_limit((4 * plan.users * plan.parallel + 256) as u64)?;
     let browsers: Vec<_> = stream::iter(0..plan.users)
         .map(|number| enter(number, base, backend))
         .buffer_unordered(4)
+        .inspect_ok(|_| step())
         .try_collect()
         .await?;
     backend.reset_stats();
@@ -148,6 +157,7 @@ pub async fn run(plan: Plan, base: &str, backend: &Arc<Backend>) -> anyhow::Resu
     let mut users = JoinSet::new();
     for (user, browser) in browsers {
         let (counts, moments, backend) = (counts.clone(), moments.clone(), backend.clone());
+        let step = step.clone();
         users.spawn(async move {
             let requests = stream::iter(0..plan.requests);
             let each = requests.for_each_concurrent(plan.parallel, |_| async {
@@ -161,6 +171,7 @@ pub async fn run(plan: Plan, base: &str, backend: &Arc<Backend>) -> anyhow::Resu
                     Err(_) => &counts.failed,
                 };
                 counter.fetch_add(1, Ordering::Relaxed);
+                step();
             });
             each.await;
         });
@@ -168,13 +179,15 @@ pub async fn run(plan: Plan, base: &str, backend: &Arc<Backend>) -> anyhow::Resu
     while let Some(done) = users.join_next().await {
         done?;
     }
+    let seen = backend.stats();
     Ok(Outcome {
         users: plan.users,
         requests: plan.users * plan.requests,
         ok: counts.ok.load(Ordering::Relaxed),
         foreign: counts.foreign.load(Ordering::Relaxed),
         failed: counts.failed.load(Ordering::Relaxed),
-        reissues: usize::try_from(backend.stats().reissues)?,
+        reissues: usize::try_from(seen.reissues)?,
+        reuses: usize::try_from(seen.reuse_detected)?,
         wall_ms: u64::try_from(start.elapsed().as_millis())?,
     })
 }

@@ -8,12 +8,17 @@
 
 mod crowd;
 mod options;
+mod promises;
 mod proxy;
 
 #[path = "../backend/server/mod.rs"]
 mod backend;
 #[path = "../backend/input.rs"]
 mod input;
+#[path = "../cli/signals.rs"]
+mod signals;
+#[path = "../terminal/mod.rs"]
+mod terminal;
 #[path = "../storm/words.rs"]
 mod words;
 
@@ -25,8 +30,11 @@ use backend::{Backend, Config};
 use clap::Parser;
 use crowd::{Outcome, Plan};
 use options::Options;
+use promises::Promise;
 use proxy::Sessions;
 use serde_json::json;
+use signals::Signals;
+use terminal::Progress;
 use tokio::net::TcpListener;
 use words::{thousands, time};
 
@@ -54,16 +62,35 @@ async fn main() -> anyhow::Result<ExitCode> {
     tokio::spawn(axum::serve(listener, router).into_future());
     // They do not expire by themselves, but when it is time.
     backend.set_access_ttl(Duration::from_secs(3600));
-    let outcome = crowd::run(plan(&options), &base, &Arc::new(backend)).await?;
+    let plan = plan(&options);
+    let mut signals = Signals::watch();
+    let outcome = tokio::select! {
+        outcome = try_out(plan, &base, backend) => outcome?,
+        status = signals.next() => return Ok(ExitCode::from(status)),
+    };
+    let promises = promises::judge(plan, &outcome);
+    let broken = promises
+        .iter()
+        .filter_map(|(what, seen)| Some((what, seen.as_ref()?)));
+    for (what, seen) in broken.clone() {
+        eprintln!("broken: {what}; {seen}");
+    }
     if options.json {
         println!("{}", serde_json::to_string(&outcome)?);
     } else {
-        print(&options, &outcome);
+        print(plan, &outcome, promises.clone());
     }
-    Ok(match outcome.ok == outcome.requests {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    Ok(match broken.count() {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     })
+}
+
+async fn try_out(plan: Plan, base: &str, backend: Backend) -> anyhow::Result<Outcome> {
+    // Logins take their time, too.
+    let steps = plan.users + plan.users * plan.requests;
+    let progress = Arc::new(Progress::new(steps as u64, "logins and answers"));
+    crowd::run(plan, base, &Arc::new(backend), move || progress.step()).await
 }
 
 /// Until nobody wants it any more; answers under way are finished.
@@ -89,11 +116,11 @@ fn plan(options: &Options) -> Plan {
     }
 }
 
-fn print(options: &Options, outcome: &Outcome) {
+fn print(plan: Plan, outcome: &Outcome, promises: Vec<Promise>) {
     let Outcome {
         users, requests, ..
     } = *outcome;
-    let expiries = options.expiries;
+    let expiries = plan.expiries;
     let wall = time(Duration::from_millis(outcome.wall_ms));
     println!("\n  {users} users of one gateway, and all tokens expire {expiries} times\n");
     for (what, number, of) in [
@@ -111,10 +138,12 @@ fn print(options: &Options, outcome: &Outcome) {
         (
             "reissues",
             outcome.reissues,
-            format!("{} at the most", thousands(users * expiries as usize)),
+            format!("{} at the most", thousands(promises::most_reissues(plan))),
         ),
     ] {
         println!("  {what:<18} {:>8}  {of}", thousands(number));
     }
     println!("  {:<18} {wall:>8}\n", "time");
+    let promises = promises.iter().map(|(what, seen)| (*what, seen.clone()));
+    println!("{}\n", terminal::promises("promises", promises));
 }

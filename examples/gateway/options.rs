@@ -5,8 +5,8 @@ use clap::{Parser, value_parser};
 /// A gateway that holds each user's own session, before the reference back end.
 ///
 /// Without --serve it is tried out: users log in, send requests, and check that each answer is their
-/// own, while all tokens expire at random moments. Exit status: 0 when every answer was a user's own, 1
-/// when not, 2 for wrong usage.
+/// own, while all tokens expire at random moments. Exit status: 0 when every promise was kept, 1 when one
+/// was broken, 2 for wrong usage, and 128 + n when signal n has ended it (130 for Ctrl-C).
 #[derive(Clone, Debug, Parser)]
 #[command(name = "gateway")]
 pub struct Options {

@@ -1,15 +1,18 @@
 //! The client under test: a hyper client, the layer around it, and what a caller gets from it.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use bytes::Bytes;
 use http::{Request, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::sleep;
 use tower::{Layer, Service, ServiceExt};
 use tower_token_refresh::{
-    BoxError, DefaultClassifier, ErrorCodes, JsonReissue, Or, RefreshError, Session, TokenRefresh,
-    TokenRefreshLayer, TokenSet,
+    BoxError, DefaultClassifier, ErrorCodes, JsonReissue, LostReply, Or, RefreshError, Session,
+    TokenRefresh, TokenRefreshLayer, TokenSet,
 };
 
 use crate::{
@@ -20,6 +23,20 @@ use crate::{
 
 const REISSUE_PATH: &str = "/member/token/refresh";
 
+/// How long a caller waits who is told to try again later: at once, to see that the issuer is left alone, and
+/// then for as long as a first pause, and a second, last at the most.
+const PATIENCE: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_secs(1),
+    Duration::ZERO,
+    Duration::from_secs(2),
+];
+/// Nobody can say whether a reissue that was answered with 500 was processed. This issuer is on the same
+/// machine: what it has not processed by then, it never will.
+const QUARANTINE: Duration = Duration::from_secs(1);
+/// So many times one request is sent at the most where callers try again.
+pub const MOST_SENDS: u64 = PATIENCE.len() as u64 + 2;
+
 type Api = TokenRefresh<Watch<Http>, Session, Or<ErrorCodes, DefaultClassifier>>;
 
 /// One client for everything; its clones share the session.
@@ -28,13 +45,27 @@ pub struct Client {
     base: String,
     http: Watch<Http>,
     api: Api,
+    /// The same, with a service that is not ready when the door is closed.
+    behind_door: Api,
     pub session: Session,
+}
+
+/// What a caller asks for.
+#[derive(Clone, Copy)]
+pub enum Ask {
+    /// `GET /items/{item}`, which says who is logged in.
+    Item(u64),
+    /// `POST /echo`, which sends the body back.
+    Echo(u64),
 }
 
 /// How a request ended for its caller.
 pub enum End {
-    /// With a 2xx.
-    Accepted { item: u64, owner: String },
+    /// With a 2xx: what was asked for, and whose it is, as far as it says.
+    Accepted {
+        item: Option<u64>,
+        owner: Option<String>,
+    },
     /// With any other answer of the server, and why the layer didn't make it good.
     Refused {
         status: StatusCode,
@@ -51,7 +82,9 @@ impl Client {
     pub fn new(base: &str, http: Http, reissues: Reissues) -> anyhow::Result<Self> {
         let http = Watch::new(http, REISSUE_PATH, reissues);
         let issuer = JsonReissue::post(format!("{base}{REISSUE_PATH}"), http.clone());
-        let session = Session::builder(issuer.refused("T-003")).build()?;
+        let session = Session::builder(issuer.refused("T-003"))
+            .lost_reply(LostReply::strict().quarantine(QUARANTINE))
+            .build()?;
         // The default classifier has the last word: once the session is over, requests go out without
         // a token, and their 401 (T-004) is to carry the reason as well.
         let codes = ErrorCodes::json("/code").expired("T-002").ended("T-003");
@@ -60,6 +93,7 @@ impl Client {
         Ok(Self {
             base: base.to_owned(),
             api: layer.layer(http.clone()),
+            behind_door: layer.layer(http.clone().with_door()),
             http,
             session,
         })
@@ -95,17 +129,53 @@ impl Client {
             .with_identity("email", login.email))
     }
 
-    /// `GET /items/{item}`, as any caller would send it.
-    pub async fn get(mut self, item: u64, life: Life) -> End {
-        let end = self.try_get(item, &life).await.unwrap_or_else(End::Failed);
+    /// For requests that go through the door.
+    pub fn behind_door(&self) -> Self {
+        Self {
+            api: self.behind_door.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// As any caller would send it.
+    pub async fn call(mut self, ask: Ask, life: Life) -> End {
+        let end = self.try_call(ask, &life).await;
         life.settled();
         end
     }
 
-    async fn try_get(&mut self, item: u64, life: &Life) -> Result<End, BoxError> {
-        let request = Request::get(format!("{}/items/{item}", self.base))
+    /// As a caller sends it who tries again when that may help.
+    pub async fn call_patiently(mut self, ask: Ask, life: Life) -> End {
+        let mut end = self.try_call(ask, &life).await;
+        for pause in PATIENCE {
+            if !end.is_transient() {
+                break;
+            }
+            sleep(pause).await;
+            end = self.try_call(ask, &life).await;
+        }
+        life.settled();
+        end
+    }
+
+    async fn try_call(&mut self, ask: Ask, life: &Life) -> End {
+        self.send(ask, life).await.unwrap_or_else(End::Failed)
+    }
+
+    async fn send(&mut self, ask: Ask, life: &Life) -> Result<End, BoxError> {
+        let (request, body) = match ask {
+            Ask::Item(item) => (
+                Request::get(format!("{}/items/{item}", self.base)),
+                String::new(),
+            ),
+            Ask::Echo(item) => (
+                Request::post(format!("{}/echo", self.base)),
+                json!({ "item": item }).to_string(),
+            ),
+        };
+        let request = request
             .extension(life.clone())
-            .body(Full::<Bytes>::default())?;
+            .body(Full::<Bytes>::from(body))?;
         let api = self.api.ready().await?;
         life.called();
         let answer = api.call(request);
@@ -113,7 +183,7 @@ impl Client {
         let (head, body) = answer.await?.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(if head.status.is_success() {
-            accepted(&body)?
+            accepted(&body)
         } else {
             End::Refused {
                 status: head.status,
@@ -124,14 +194,25 @@ impl Client {
     }
 }
 
-fn accepted(body: &[u8]) -> Result<End, BoxError> {
-    #[derive(Deserialize)]
-    struct Item {
-        item: u64,
-        owner: String,
+impl End {
+    /// To try again may help.
+    pub fn is_transient(&self) -> bool {
+        let Self::Refused { why: Some(why), .. } = self else {
+            return false;
+        };
+        why.is_transient()
     }
-    let Item { item, owner } = serde_json::from_slice(body)?;
-    Ok(End::Accepted { item, owner })
+}
+
+/// A body that was lost on the way is an answer to nothing that was asked.
+fn accepted(body: &[u8]) -> End {
+    #[derive(Default, Deserialize)]
+    struct Item {
+        item: Option<u64>,
+        owner: Option<String>,
+    }
+    let Item { item, owner } = serde_json::from_slice(body).unwrap_or_default();
+    End::Accepted { item, owner }
 }
 
 fn code(body: &[u8]) -> Option<String> {

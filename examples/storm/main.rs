@@ -6,6 +6,7 @@
 //! requests in parallel through one client with the layer, and checks what the crate promises against
 //! what the *server* counted. Other scenarios break something in the middle; see `--help`.
 
+mod afterwards;
 mod client;
 mod connections;
 mod options;
@@ -17,70 +18,103 @@ mod table;
 mod trace;
 mod words;
 
+#[path = "../cli/signals.rs"]
+mod asked;
 #[path = "../backend/server/mod.rs"]
 mod backend;
+#[path = "../terminal/mod.rs"]
+mod terminal;
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
+use asked::Signals;
 use options::Options;
 use picture::Picture;
 use record::{Record, Tally};
 use storm::Storm;
 
+/// What it came to.
+struct Ran {
+    record: Record,
+    picture: Picture,
+    connections: String,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let options = Options::read();
-    let storm = Storm::prepare(&options).await?;
-    let (record, picture) = run(&storm, &options).await?;
-    let connections = storm.connections().to_owned();
-    storm.finish().await;
-
-    if let Some(path) = options.picture() {
-        draw(&path, &picture)?;
-    }
-    for promise in &record.promises {
+    let mut signals = Signals::watch();
+    let ran = tokio::select! {
+        ran = run(&options) => ran?,
+        status = signals.next() => return Ok(ExitCode::from(status)),
+    };
+    let drawn = draw(&options, &ran.picture)?;
+    for promise in &ran.record.promises {
         if let Some((round, seen)) = &promise.broken {
             eprintln!("broken in round {round}: {}; {seen}", promise.what);
         }
     }
-    report(&options, &connections, &record)?;
-    Ok(match record.is_kept() {
+    report(&options, &ran, drawn.as_deref())?;
+    Ok(match ran.record.is_kept() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
 }
 
 /// All rounds, and the picture of the last.
-async fn run(storm: &Storm, options: &Options) -> anyhow::Result<(Record, Picture)> {
+async fn run(options: &Options) -> anyhow::Result<Ran> {
+    let storm = Storm::prepare(options).await?;
     let mut record = Record::default();
     let mut picture = Picture::default();
     for number in 1..=options.rounds {
-        let round = storm.round(number).await?;
-        let tally = Tally::of(&round);
+        let mut round = storm.round(number).await?;
+        let tally = Tally::of(&mut round);
         let promises = promises::judge(options.scenario, &tally);
         if number == options.rounds {
             picture = Picture::of(options, &round, &tally);
         }
         record.add(number, tally, promises);
     }
-    Ok((record, picture))
+    let connections = storm.connections().to_owned();
+    storm.finish().await;
+    Ok(Ran {
+        record,
+        picture,
+        connections,
+    })
 }
 
-fn draw(path: &Path, picture: &Picture) -> anyhow::Result<()> {
-    let written = fs::write(path, picture.to_string());
-    written.with_context(|| format!("can't write {}", path.display()))
+/// Where `--plot` says. If it says nothing, in a new file: one with a name that is always the same could be
+/// somebody else's. With `--json` alone, nowhere.
+fn draw(options: &Options, picture: &Picture) -> anyhow::Result<Option<PathBuf>> {
+    let path = match &options.plot {
+        Some(path) => path.clone(),
+        None if options.json => return Ok(None),
+        None => {
+            let mut file = tempfile::Builder::new();
+            let file = file.prefix("storm-").suffix(".svg").tempfile();
+            let file = file.context("can't make a file for the picture")?;
+            file.into_temp_path().keep()?
+        }
+    };
+    let written = fs::write(&path, picture.to_string());
+    written.with_context(|| format!("can't write {}", path.display()))?;
+    Ok(Some(path))
 }
 
 /// The last line on standard output is the JSON, if it is asked for.
-fn report(options: &Options, connections: &str, record: &Record) -> anyhow::Result<()> {
-    let drawn = options.picture();
+fn report(options: &Options, ran: &Ran, drawn: Option<&Path>) -> anyhow::Result<()> {
     let drawn = drawn.map(|path| format!("the requests' lives: {}", path.display()));
     if options.json {
         drawn.iter().for_each(|drawn| eprintln!("{drawn}"));
-        println!("{}", serde_json::to_string(&record.outcome(options))?);
+        println!("{}", serde_json::to_string(&ran.record.outcome(options))?);
     } else {
-        println!("{}", table::show(options, connections, record));
+        println!("{}", table::show(options, &ran.connections, &ran.record));
         drawn.iter().for_each(|drawn| println!("  {drawn}\n"));
     }
     Ok(())

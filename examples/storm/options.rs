@@ -8,11 +8,15 @@ use std::{
 
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind, value_parser};
 
-use crate::words::thousands;
+use crate::{
+    client::{Ask, MOST_SENDS},
+    words::thousands,
+};
 
 /// Many requests at once meet a token that has expired: the main job of the crate, over loopback.
 ///
-/// Exit status: 0 when every promise was kept, 1 when one was broken, 2 for wrong usage.
+/// Exit status: 0 when every promise was kept, 1 when one was broken, 2 for wrong usage, and 128 + n when
+/// signal n has ended it (130 for Ctrl-C).
 #[derive(Clone, Debug, Parser)]
 #[command(name = "storm")]
 pub struct Options {
@@ -28,13 +32,17 @@ pub struct Options {
     /// What has not settled by then, counted from the beginning of its round, is hung.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     pub deadline: Duration,
-    /// Where to draw the requests' lives of the last round; in the directory for temporary files if
-    /// left out, and not at all with --json.
+    /// Where to draw the requests' lives of the last round. If left out, in a new file among the temporary
+    /// ones, and not at all with --json.
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
     /// Prints one line of JSON instead of the table.
     #[arg(long)]
     pub json: bool,
+    /// Refresh tokens work any number of times. If left out, the issuer gives a new one with each reissue, and
+    /// ends the login when a used one comes again.
+    #[arg(long)]
+    pub no_rotate: bool,
     /// Makes the random moments of `cancel` and `logout` repeatable.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -55,10 +63,13 @@ impl Options {
         self.requests as usize
     }
 
-    /// Where the picture goes, if there is to be one.
-    pub fn picture(&self) -> Option<PathBuf> {
-        let unnamed = || (!self.json).then(|| std::env::temp_dir().join("storm.svg"));
-        self.plot.clone().or_else(unnamed)
+    /// What a caller asks for: in turns what shows whose answer it is, and what has a body to lose.
+    pub fn ask(&self, item: u64) -> Ask {
+        match self.scenario {
+            Scenario::Logout => Ask::Item(item),
+            _ if item.is_multiple_of(2) => Ask::Item(item),
+            _ => Ask::Echo(item),
+        }
     }
 }
 
@@ -87,6 +98,8 @@ pub enum Scenario {
     Logout,
     /// The token is valid: there is nothing to do.
     Steady,
+    /// The issuer fails twice before it is well again, and callers who are told so try again.
+    Flaky,
 }
 
 impl Scenario {
@@ -104,6 +117,17 @@ impl Scenario {
             Self::Cancel => format!("{n} {them} at once, and a third of the callers leave"),
             Self::Logout => format!("{n} {them}, and another user logs in amid them"),
             Self::Steady => format!("{n} {them} at once, and the token is valid"),
+            Self::Flaky => format!("{n} {them} at once, and the issuer fails twice"),
+        }
+    }
+
+    /// How many expiries a login is put through afterwards, where it goes on.
+    pub fn later_expiries(self) -> u32 {
+        match self {
+            Self::Fails | Self::Dead => 0,
+            // As many as it may have in half a minute.
+            Self::Steady => 5,
+            _ => 2,
         }
     }
 
@@ -114,6 +138,7 @@ impl Scenario {
             Self::Fails => requests + 1,
             Self::Dead => 2 * requests + 5,
             Self::Steady => requests,
+            Self::Flaky => MOST_SENDS * requests + 3,
         }
     }
 
@@ -124,6 +149,7 @@ impl Scenario {
             Self::Fails => "N + 1",
             Self::Dead => "2N + 5",
             Self::Steady => "N",
+            Self::Flaky => "6N + 3",
         }
     }
 }

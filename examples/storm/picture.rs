@@ -80,6 +80,7 @@ impl Picture {
             })
             .collect();
         lines.sort_by_key(|(began, ..)| *began);
+        let end = ms(round.wall);
         let waiting = lines.iter().filter(|(_, line)| line.waits()).count();
         Self {
             title: options.scenario.situation(options.requests()),
@@ -89,7 +90,7 @@ impl Picture {
             reissues: round
                 .reissues
                 .iter()
-                .map(|(from, to)| (clock.ms(*from), clock.ms(*to)))
+                .map(|it| (clock.ms(it.begun), it.over.map_or(end, |at| clock.ms(at))))
                 .collect(),
             events: events(&round.users, &clock),
             wall: ms(round.wall),
@@ -175,7 +176,9 @@ impl Clock {
             line.span(WAITS, free, at);
             let answered = send.answered.map(|(at, _)| self.ms(at));
             free = answered.unwrap_or(end_at).min(end_at);
-            line.span(if number == 0 { SENT } else { SENT_AGAIN }, at, free);
+            // Where callers try again, what is sent again is what the layer makes good: the last.
+            let is_again = number > 0 && (times.tries == 1 || number + 1 == times.sends.len());
+            line.span(if is_again { SENT_AGAIN } else { SENT }, at, free);
             if let Some((_, StatusCode::UNAUTHORIZED)) = send.answered {
                 line.ticks.push((REJECTED, free));
             }

@@ -1,6 +1,13 @@
 //! What the crate promises of each round, checked against what was counted.
 
-use crate::{options::Scenario, record::Tally};
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{
+    afterwards::Afterwards, client::MOST_SENDS, options::Scenario, record::Tally, words::time,
+};
+
+/// Less the time that the later calls take.
+const HALF_A_MINUTE: Duration = Duration::from_secs(20);
 
 /// One promise in one round.
 pub struct Promise {
@@ -38,7 +45,15 @@ pub fn judge(scenario: Scenario, tally: &Tally) -> Vec<Promise> {
         Scenario::Cancel => cancel(tally),
         Scenario::Logout => logout(tally),
         Scenario::Steady => steady(tally),
+        Scenario::Flaky => flaky(tally),
     };
+    promises.extend(of_tokens(scenario, tally));
+    promises.extend(tally.afterwards.as_ref().map(|it| afterwards(scenario, it)));
+    let over_limit = tally
+        .afterwards
+        .as_ref()
+        .and_then(|it| it.over_limit.as_ref());
+    promises.extend(over_limit.map(|it| the_limit(it)));
     promises.push(check("nothing hangs", tally.hung == 0, || {
         let (hung, n, unanswered) = (tally.hung, tally.n, tally.unanswered);
         format!("{hung} of {n} had not settled, {unanswered} of them for want of an answer")
@@ -101,9 +116,14 @@ fn fails(tally: &Tally) -> Vec<Promise> {
 fn dead(tally: &Tally) -> Vec<Promise> {
     let requests = tally.requests;
     vec![
-        check("at most 5 reissues", tally.reissues <= 5, || {
-            reissues(tally)
-        }),
+        check(
+            "at most 5 reissues",
+            (1..=5).contains(&dead_reissues(tally)),
+            || {
+                let later = tally.afterwards.as_ref().map_or(0, |it| it.reissues);
+                format!("{}, and {later} later", reissues(tally))
+            },
+        ),
         check(
             "at most 2 requests per call",
             requests <= 2 * tally.n,
@@ -181,6 +201,113 @@ fn steady(tally: &Tally) -> Vec<Promise> {
     ]
 }
 
+fn flaky(tally: &Tally) -> Vec<Promise> {
+    let (all, failed) = (tally.reissues, tally.failed_reissues);
+    let is_short = |(pause, least): &&(Duration, Duration)| pause < least;
+    let too_short = tally.pauses.iter().find(is_short);
+    vec![
+        check(
+            "exactly three reissues, of which two fail",
+            (all, failed) == (3, 2),
+            || format!("the server counted {all}, and {failed} of them failed"),
+        ),
+        check(
+            "after a failure the issuer is left alone for a pause",
+            too_short.is_none(),
+            || {
+                let (pause, least) = too_short.copied().unwrap_or_default();
+                format!("for {}, and not for {}", time(pause), time(least))
+            },
+        ),
+        all_ok(tally),
+        at_most(
+            "at most 6N + 3 requests on the wire",
+            MOST_SENDS * tally.n + 3,
+            tally,
+        ),
+        no_end(tally),
+    ]
+}
+
+/// What holds of tokens whatever happens.
+fn of_tokens(scenario: Scenario, tally: &Tally) -> Vec<Promise> {
+    let Tally {
+        renewals,
+        presented,
+        needless,
+        reuses,
+        sent_too_often,
+        ..
+    } = *tally;
+    let mut promises = vec![
+        check(
+            "no token is replaced that was not rejected",
+            needless == 0,
+            || format!("{needless} were"),
+        ),
+        check("no refresh token is used twice", reuses == 0, || {
+            format!("the server counted {reuses}")
+        }),
+        check(
+            "nothing is sent more than twice",
+            sent_too_often == 0,
+            || format!("{sent_too_often} requests were"),
+        ),
+    ];
+    // Callers who leave, or log out, may leave one that nobody tries.
+    if !matches!(scenario, Scenario::Cancel | Scenario::Logout) && tally.hung == 0 {
+        promises.push(check("every new token is tried", presented == renewals + 1, || {
+            format!("{presented} different tokens were sent, and {renewals} reissues brought new ones")
+        }));
+    }
+    promises
+}
+
+/// Of the login, when the storm is over.
+fn afterwards(scenario: Scenario, seen: &Afterwards) -> Promise {
+    let (good, calls) = (seen.good, seen.calls);
+    let wrong = || {
+        let (expiries, reissues, reuses) = (seen.expiries, seen.reissues, seen.reuses);
+        format!(
+            "{good} of {calls} calls did{}; the server counted {reissues} reissues for {expiries} expiries, \
+             and {reuses} used tokens",
+            listed(&seen.failures)
+        )
+    };
+    let as_due = good == calls && seen.reuses == 0;
+    let one_each = as_due && seen.reissues == seen.expiries;
+    match scenario {
+        Scenario::Fails => check("once it is over, the issuer is left alone", one_each, wrong),
+        Scenario::Dead => check("later calls get the server's own 401 too", as_due, wrong),
+        _ => check(
+            "the login lives on: each later expiry costs one reissue",
+            one_each,
+            wrong,
+        ),
+    }
+}
+
+fn the_limit(seen: &Afterwards) -> Promise {
+    let kept = seen.good == seen.calls && seen.reissues == 0;
+    let what = "after five reissues in half a minute the issuer is left alone";
+    check(what, kept, || {
+        let (good, calls, reissues) = (seen.good, seen.calls, seen.reissues);
+        let failures = listed(&seen.failures);
+        format!(
+            "{good} of {calls} calls got the server's own 401 for it{failures}; {reissues} reissues"
+        )
+    })
+}
+
+/// With those of the later calls, which belong to the same half minute unless the storm has taken that long.
+fn dead_reissues(tally: &Tally) -> u64 {
+    let later = tally
+        .afterwards
+        .as_ref()
+        .filter(|_| tally.wall < HALF_A_MINUTE);
+    tally.reissues + later.map_or(0, |it| it.reissues)
+}
+
 fn one_reissue(tally: &Tally) -> Promise {
     check("exactly one reissue", tally.reissues == 1, || {
         reissues(tally)
@@ -221,7 +348,11 @@ fn wire(tally: &Tally) -> String {
 }
 
 fn failures(tally: &Tally) -> String {
-    let failures: Vec<_> = tally.failures.iter().map(String::as_str).collect();
+    listed(&tally.failures)
+}
+
+fn listed(failures: &BTreeSet<String>) -> String {
+    let failures: Vec<_> = failures.iter().map(String::as_str).collect();
     match &failures[..] {
         [] => String::new(),
         some => format!(" ({})", some.join("; ")),

@@ -10,11 +10,12 @@ use serde::Serialize;
 use tower_token_refresh::RefreshError;
 
 use crate::{
+    afterwards::Afterwards,
     client::End,
     options::Options,
     promises::{Kept, Promise},
     storm::{Round, Users},
-    trace::Times,
+    trace::{Reissue, Times},
 };
 
 /// One round in numbers.
@@ -45,6 +46,22 @@ pub struct Tally {
     /// These two as the server counted them.
     pub reissues: u64,
     pub requests: u64,
+    /// Reissues that it has refused, or could not grant.
+    pub failed_reissues: u64,
+    /// Refresh tokens that came once more when they were used.
+    pub reuses: u64,
+    /// Reissues that brought tokens, as the client saw it …
+    pub renewals: u64,
+    /// … those that began when the token they replace had not been rejected …
+    pub needless: u64,
+    /// … and different tokens that requests carried.
+    pub presented: u64,
+    /// Calls that were sent more often than twice for each time that the caller asked.
+    pub sent_too_often: u64,
+    /// Of each reissue that followed a failed one: how long the issuer was left alone, and how long it had
+    /// to be at the least.
+    pub pauses: Vec<(Duration, Duration)>,
+    pub afterwards: Option<Afterwards>,
     pub replays: u64,
     pub late_rejections: u64,
     pub ends_counted: u64,
@@ -54,15 +71,25 @@ pub struct Tally {
 
 /// The longest that the server holds a rejection, less what it takes to notice.
 const HOLD: Duration = Duration::from_millis(4500);
+/// The pause after a first failure lasts a second, and is spread from half of that.
+const LEAST_PAUSE: Duration = Duration::from_millis(500);
 
 impl Tally {
-    pub fn of(round: &Round) -> Self {
+    pub fn of(round: &mut Round) -> Self {
         let times: Vec<_> = round.lives.iter().map(|life| life.times()).collect();
         let mut tally = Self {
             n: round.ends.len() as u64,
             gathered: gathering(&times) < HOLD,
             reissues: round.server.reissues,
             requests: round.server.requests.values().sum(),
+            failed_reissues: round.server.reissue_failures,
+            reuses: round.server.reuse_detected,
+            renewals: round.reissues.iter().filter(|it| it.is_good()).count() as u64,
+            needless: round.needless,
+            presented: round.presented,
+            sent_too_often: times.iter().filter(|it| is_sent_too_often(it)).count() as u64,
+            pauses: pauses(&round.reissues),
+            afterwards: round.afterwards.take(),
             replays: round.replays,
             late_rejections: round.late_rejections,
             ends_counted: round.ends_counted,
@@ -91,40 +118,69 @@ impl Tally {
                 self.unanswered += u64::from(last.is_some_and(|send| send.answered.is_none()));
             }
             Some(End::Dropped) => self.dropped += 1,
-            Some(End::Failed(error)) => self.fail(&format!("no answer: {}", chain(&**error))),
+            Some(End::Failed(_)) => self.fail(how(end)),
             Some(End::Accepted { item, owner }) => {
                 self.ok += 1;
-                let second = users.second.as_ref() == Some(owner);
-                let known = second || *owner == users.first;
-                self.misdelivered += u64::from(*item != asked || !known);
+                let second = users.second.is_some() && users.second == *owner;
+                let known = owner.as_ref().is_none_or(|it| second || *it == users.first);
+                self.misdelivered += u64::from(*item != Some(asked) || !known);
                 self.crossed += u64::from(second && began_before(times, users));
                 self.after_login_ok += u64::from(second && after_login);
             }
             Some(End::Refused { status, code, why }) => {
-                self.refuse(*status, code.as_deref(), why.as_ref());
+                self.fail(how(end));
+                // A code is in the server's own words only.
+                if *status == StatusCode::UNAUTHORIZED && code.is_some() {
+                    let why = why.as_ref();
+                    self.refused += 1;
+                    self.ended += u64::from(why.is_some_and(RefreshError::is_session_ended));
+                }
             }
         }
     }
 
-    fn refuse(&mut self, status: StatusCode, code: Option<&str>, why: Option<&RefreshError>) {
-        let reason = why.map_or_else(|| "no reason given".to_owned(), RefreshError::to_string);
-        self.fail(&format!(
-            "{status}, {}: {reason}",
-            code.unwrap_or("no code")
-        ));
-        // A code is in the server's own words only.
-        if status == StatusCode::UNAUTHORIZED && code.is_some() {
-            self.refused += 1;
-            self.ended += u64::from(why.is_some_and(RefreshError::is_session_ended));
-        }
-    }
-
-    fn fail(&mut self, how: &str) {
+    fn fail(&mut self, how: String) {
         self.failed += 1;
         if self.failures.len() < 5 {
-            self.failures.insert(how.to_owned());
+            self.failures.insert(how);
         }
     }
+}
+
+/// How a call ended, for people.
+pub fn how(end: Option<&End>) -> String {
+    match end {
+        None => "it did not settle".to_owned(),
+        Some(End::Dropped) => "it was dropped".to_owned(),
+        Some(End::Failed(error)) => format!("no answer: {}", chain(&**error)),
+        Some(End::Accepted { .. }) => "200 OK".to_owned(),
+        Some(End::Refused { status, code, why }) => {
+            let code = code.as_deref().unwrap_or("no code");
+            let why = why.as_ref();
+            let reason = why.map_or_else(|| "no reason given".to_owned(), RefreshError::to_string);
+            format!("{status}, {code}: {reason}")
+        }
+    }
+}
+
+fn is_sent_too_often(times: &Times) -> bool {
+    times.sends.len() > 2 * times.tries
+}
+
+/// Failures in a row double the pause.
+fn pauses(reissues: &[Reissue]) -> Vec<(Duration, Duration)> {
+    let mut least = LEAST_PAUSE;
+    let mut pauses = Vec::new();
+    for pair in reissues.windows(2) {
+        let [before, next] = pair else { continue };
+        let Some(over) = before.over.filter(|_| before.has_failed()) else {
+            least = LEAST_PAUSE;
+            continue;
+        };
+        pauses.push((next.begun.saturating_duration_since(over), least));
+        least *= 2;
+    }
+    pauses
 }
 
 /// It had its token, or its lack of one, before the other login: that other user is none of its affair.

@@ -9,7 +9,6 @@ use std::{
 };
 
 use fastrand::Rng;
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::{sleep, sleep_until, timeout, timeout_at},
@@ -17,17 +16,22 @@ use tokio::{
 use tower_token_refresh::{RefreshError, Session, TokenSet};
 
 use crate::{
+    afterwards::{Afterwards, Looker},
     backend::{self, Backend, Config, ReissueMode, Stats, User},
     client::{Client, End},
     connections::Http,
     options::{Options, Scenario},
-    trace::{Life, Reissues},
+    terminal::Progress,
+    trace::{Life, Reissue, Reissues, Seen},
 };
 
 /// As long as an issuer may take that is not on the same machine.
 const REISSUE_DELAY: Duration = Duration::from_millis(20);
 const LATE_SPREAD: Duration = Duration::from_millis(200);
 const TOKEN_LIFE: Duration = Duration::from_secs(60);
+/// For what a scenario waits for in the middle of it: on a machine that is too slow for it, it goes on
+/// without.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The back end, the client, and all that lives longer than a round.
 pub struct Storm {
@@ -36,7 +40,7 @@ pub struct Storm {
     second_user: User,
     client: Client,
     reissues: Reissues,
-    bar: ProgressBar,
+    progress: Progress,
 }
 
 /// All that was seen of one round.
@@ -48,7 +52,11 @@ pub struct Round {
     pub ends: Vec<Option<End>>,
     /// The first item asked for; the others follow.
     pub first_item: u64,
-    pub reissues: Vec<(Instant, Instant)>,
+    pub reissues: Vec<Reissue>,
+    pub presented: u64,
+    pub needless: u64,
+    /// `None`: there was no use in looking.
+    pub afterwards: Option<Afterwards>,
     pub server: Stats,
     pub replays: u64,
     pub late_rejections: u64,
@@ -82,6 +90,7 @@ impl Storm {
                 Scenario::Dead => ReissueMode::Dead,
                 _ => ReissueMode::Ok,
             },
+            rotate: !options.no_rotate,
             ..Config::default()
         })
         .await?;
@@ -100,7 +109,10 @@ impl Storm {
             backend,
             second_user,
             reissues,
-            bar: progress_bar(options),
+            progress: Progress::new(
+                u64::from(options.requests) * u64::from(options.rounds),
+                "requests settled",
+            ),
         })
     }
 
@@ -111,36 +123,69 @@ impl Storm {
         let watch = EndWatch::new(session);
         let before = session.stats();
         self.set_up();
-        let deadline = tokio::time::Instant::now() + self.options.deadline;
+        let began = tokio::time::Instant::now();
+        let deadline = began + self.options.deadline;
         let mut wave = Wave::new(self, number);
         // Whatever the storm does not reach by then is hung, and dropped.
         let in_time = timeout_at(deadline, self.storm(&mut wave, number, second)).await;
         wave.calls.shutdown().await;
         in_time.unwrap_or(Ok(()))?;
+        self.reissues.open_door();
         let wall = wave.begun.elapsed();
         self.calm_down(before.reissues).await;
         self.backend.set_round(None);
         let after = session.stats();
         let ends_counted = after.ends - before.ends;
+        let ends_told = watch.told(ends_counted).await;
+        let server = self.backend.stats();
+        let Seen {
+            reissues,
+            presented,
+            needless,
+        } = self.reissues.take();
+        let afterwards = match wave.ends.iter().all(Option::is_some) {
+            true => Some(self.look_afterwards(&wave.users, began).await?),
+            false => None,
+        };
         Ok(Round {
             begun: wave.begun,
             wall,
             first_item: u64::from(number) * n as u64,
-            reissues: self.reissues.take(),
-            server: self.backend.stats(),
+            reissues,
+            presented,
+            needless,
+            afterwards,
+            server,
             replays: after.replays - before.replays,
             late_rejections: after.late_rejections - before.late_rejections,
             ends_counted,
-            ends_told: watch.told(ends_counted).await,
+            ends_told,
             lives: wave.lives,
             ends: wave.ends,
             users: wave.users,
         })
     }
 
+    async fn look_afterwards(
+        &self,
+        users: &Users,
+        began: tokio::time::Instant,
+    ) -> anyhow::Result<Afterwards> {
+        self.backend.reset_stats();
+        let looker = Looker {
+            backend: &self.backend,
+            client: &self.client,
+            scenario: self.options.scenario,
+            user: users.second.as_ref().unwrap_or(&users.first),
+            requests: self.options.requests.into(),
+            began,
+        };
+        looker.look().await
+    }
+
     /// Lets the server go, and with it everything that is still under way.
     pub async fn finish(self) {
-        self.bar.finish_and_clear();
+        drop(self.progress);
         self.backend.shutdown().await;
     }
 
@@ -171,6 +216,10 @@ impl Storm {
             hold_rejections: true,
             spread,
         }));
+        if self.options.scenario == Scenario::Flaky {
+            self.backend.fail_two_reissues();
+        }
+        self.reissues.open_door();
         self.reissues.take();
         self.backend.reset_stats();
     }
@@ -180,10 +229,10 @@ impl Storm {
         let n = wave.ends.len();
         match self.options.scenario {
             Scenario::Cancel => wave.send(n, &patiences(n, &mut rng)),
-            Scenario::Logout => self.change_users(wave, &mut rng, second).await?,
+            Scenario::Logout => self.change_users(wave, number, &mut rng, second).await?,
             _ => wave.send(n, &[]),
         }
-        wave.settle(&self.bar).await;
+        wave.settle(&self.progress).await;
         Ok(())
     }
 
@@ -192,12 +241,23 @@ impl Storm {
     async fn change_users(
         &self,
         wave: &mut Wave,
+        number: u32,
         rng: &mut Rng,
         second: TokenSet,
     ) -> Result<(), RefreshError> {
         let n = wave.ends.len();
-        wave.send(n.div_ceil(2), &[]);
-        sleep(moment(n, rng)).await;
+        let first = n.div_ceil(2);
+        match Moment::of(self.options.seed.wrapping_add(number.into())) {
+            Moment::NewToken => self.meet_at_door(wave, first).await,
+            Moment::Random => {
+                wave.send(first, &[]);
+                sleep(moment(n, rng)).await;
+            }
+            Moment::UnderWay => {
+                wave.send(first, &[]);
+                self.reissues.one_has_begun(PATIENCE).await;
+            }
+        }
         wave.users.logout = Some(Instant::now());
         self.client.session.logout().await?;
         wave.send(n / 6, &[]);
@@ -207,8 +267,22 @@ impl Storm {
         wave.users.login_began = Some(Instant::now());
         self.client.session.login(second).await?;
         wave.users.login_done = Some(Instant::now());
+        self.reissues.open_door();
         wave.send(n, &[]);
         Ok(())
+    }
+
+    /// Half of these are rejected, and the others come when the reissue is under way and wait to be sent. When
+    /// the new token is there, every other one of them finds a service that is not ready, and so none of those
+    /// has been sent when the first user logs out.
+    async fn meet_at_door(&self, wave: &mut Wave, requests: usize) {
+        self.reissues.close_door();
+        wave.at_door = Some(0);
+        wave.send(requests.div_ceil(2), &[]);
+        self.reissues.one_has_begun(PATIENCE).await;
+        wave.send(requests / 2, &[]);
+        let at_door = wave.at_door.take().unwrap_or_default();
+        self.reissues.are_at_door(at_door, PATIENCE).await;
     }
 
     /// Callers that leave may leave work behind. It belongs to this round, so wait until nothing more
@@ -229,9 +303,31 @@ impl Storm {
     }
 }
 
+/// When the first user logs out: in turns, as each finds another mistake.
+enum Moment {
+    /// When the new token is there, and some of those who waited for it are not sent yet.
+    NewToken,
+    Random,
+    /// When the reissue is under way.
+    UnderWay,
+}
+
+impl Moment {
+    fn of(number: u64) -> Self {
+        match number % 3 {
+            0 => Self::UnderWay,
+            1 => Self::Random,
+            _ => Self::NewToken,
+        }
+    }
+}
+
 /// The requests of one round.
 struct Wave {
+    options: Options,
     client: Client,
+    /// How many were sent through the door, while every other one is.
+    at_door: Option<usize>,
     begun: Instant,
     first_item: u64,
     calls: JoinSet<(usize, End)>,
@@ -245,7 +341,9 @@ impl Wave {
     fn new(storm: &Storm, number: u32) -> Self {
         let n = storm.options.requests();
         Self {
+            options: storm.options.clone(),
             client: storm.client.clone(),
+            at_door: None,
             begun: Instant::now(),
             first_item: u64::from(number) * n as u64,
             calls: JoinSet::new(),
@@ -265,9 +363,15 @@ impl Wave {
         for index in self.sent..end {
             let life = self.lives[index].clone();
             let item = self.first_item + index as u64;
-            let call = self.client.clone().get(item, life.clone());
+            let client = self.client_of(index);
+            let ask = self.options.ask(item);
+            let is_patient = self.options.scenario == Scenario::Flaky;
             let patience = patiences.get(index).copied().flatten();
             self.calls.spawn(async move {
+                if is_patient {
+                    return (index, client.call_patiently(ask, life).await);
+                }
+                let call = client.call(ask, life.clone());
                 let Some(patience) = patience else {
                     return (index, call.await);
                 };
@@ -279,13 +383,23 @@ impl Wave {
         self.sent = end;
     }
 
-    async fn settle(&mut self, bar: &ProgressBar) {
+    fn client_of(&mut self, index: usize) -> Client {
+        match &mut self.at_door {
+            Some(at_door) if index.is_multiple_of(2) => {
+                *at_door += 1;
+                self.client.behind_door()
+            }
+            _ => self.client.clone(),
+        }
+    }
+
+    async fn settle(&mut self, progress: &Progress) {
         while let Some(done) = self.calls.join_next().await {
             // A call that panics has not settled.
             if let Ok((index, end)) = done {
                 self.ends[index] = Some(end);
             }
-            bar.inc(1);
+            progress.step();
         }
     }
 }
@@ -345,14 +459,4 @@ impl EndWatch {
         self.task.abort();
         self.told.load(Ordering::SeqCst)
     }
-}
-
-/// On standard error, and hidden where that is not a terminal.
-fn progress_bar(options: &Options) -> ProgressBar {
-    let all = u64::from(options.requests) * u64::from(options.rounds);
-    let form = "{prefix} {bar:40.green/dim} {human_pos} of {human_len} requests settled  {elapsed}";
-    let style = ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(all)
-        .with_style(style)
-        .with_prefix(options.scenario.to_string())
 }

@@ -1,13 +1,12 @@
 //! The outcome for people.
 
-use comfy_table::{
-    Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY,
-};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
 
 use crate::{
     options::Options,
     promises::Kept,
     record::Record,
+    terminal,
     words::{thousands, time},
 };
 
@@ -21,7 +20,7 @@ pub fn show(options: &Options, connections: &str, record: &Record) -> String {
 }
 
 fn counts(options: &Options, connections: &str, record: &Record) -> Table {
-    let mut table = plain();
+    let mut table = terminal::ruled();
     table.set_header([bold("answers"), number_cell("counted"), bold("of")]);
     let asked = u64::from(options.requests) * u64::from(options.rounds);
     table.add_row([row("ok"), counted(record.ok), note(&thousands(asked))]);
@@ -52,30 +51,12 @@ fn counts(options: &Options, connections: &str, record: &Record) -> Table {
 }
 
 fn promises(promises: &[Kept]) -> Table {
-    let mut table = plain();
-    table.set_header([bold(""), bold("promises, in every round")]);
-    for promise in promises {
-        let (mark, color) = match promise.broken {
-            None => ("✓", Color::Green),
-            Some(_) => ("✗", Color::Red),
-        };
-        let text = match &promise.broken {
-            None => promise.what.to_owned(),
-            Some((round, seen)) => format!("{}\nround {round}: {seen}", promise.what),
-        };
-        table.add_row([Cell::new(mark).fg(color), Cell::new(text)]);
-    }
-    table
-}
-
-fn plain() -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Dynamic);
-    // Rows belong together: a line between any two would take them apart.
-    *table.style_mut() = UTF8_HORIZONTAL_ONLY.row_separator(comfy_table::LineStyle::none());
-    table
+    let seen = |promise: &Kept| {
+        let (round, seen) = promise.broken.as_ref()?;
+        Some(format!("round {round}: {seen}"))
+    };
+    let rows = promises.iter().map(|promise| (promise.what, seen(promise)));
+    terminal::promises("promises, in every round", rows)
 }
 
 fn wire(options: &Options) -> String {

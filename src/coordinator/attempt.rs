@@ -45,7 +45,9 @@ use crate::reissue::ReissueError;
 use crate::reissue::ReissueErrorKind;
 use crate::reissue::ReissueRequest;
 use crate::say::say;
+use crate::seeded::seeded;
 use crate::store::Record;
+use crate::time::Now;
 use crate::time::timeout;
 use crate::token::RefreshToken;
 use crate::token::TokenSet;
@@ -141,7 +143,10 @@ async fn transact(mut guard: Guard, gate: Gate) {
         }
         // It has not got through the gate: there is nothing that it could write, or give back.
         Some(Err(error)) => {
-            guard.fail(error);
+            guard.finish(Completion::Failed(error, None));
+            if seeded!(ClaimOfAnother) && guard.leave_turn() {
+                guard.set_right().await;
+            }
             None
         }
         None => {
@@ -187,6 +192,9 @@ impl Drop for Turn {
 /// Ends when a login or a logout has settled this attempt. Abandoning it is no reason to stop: its
 /// result may still count.
 async fn superseded(mut outcome: watch::Receiver<Option<Outcome>>) {
+    if seeded!(StragglerEnds) {
+        return std::future::pending().await;
+    }
     let is_over =
         |outcome: &Option<Outcome>| matches!(outcome, Some(Err(error)) if error.is_session_ended());
     if outcome.wait_for(is_over).await.is_err() {
@@ -384,6 +392,12 @@ impl Guard {
             }
             lost |= is_lost(&answer);
         }
+        if seeded!(DoubleReissue)
+            && let (Ok(first), Some(current)) = (&answer, &current)
+        {
+            let again = Some(first.clone().inherit(current));
+            answer = self.try_once(&mut tries, &again).await?;
+        }
         match answer {
             Ok(tokens) => self.accept(tokens, current).await,
             Err(error) => self.explain(error, lost).await,
@@ -444,6 +458,9 @@ impl Guard {
         match answer {
             Some(Ok(answer)) => answer,
             Some(Err(_)) => Err(ReissueError::unknown("the reissuer panicked")),
+            None if seeded!(GateFreedOnTimeout) => {
+                Err(ReissueError::transient("no answer in time"))
+            }
             None => Err(ReissueError::unknown(
                 "no answer in the time allowed for a reissue",
             )),
@@ -464,7 +481,8 @@ impl Guard {
             self.keep_certain(tokens.refresh_token()).await;
             return Err(Completion::Failed(RefreshError::new(Kind::SameToken), None));
         }
-        let tokens = match tokens.refresh_token().is_some_and(|it| self.is_spent(it)) {
+        let is_spent = |it| seeded!(RotatedTokenLost) || self.is_spent(it);
+        let tokens = match tokens.refresh_token().is_some_and(is_spent) {
             true => tokens.without_refresh_token(),
             false => tokens,
         };
@@ -478,6 +496,9 @@ impl Guard {
 
     /// What the issuer's refusal, or its silence, means for the session.
     async fn explain(&self, error: ReissueError, lost: bool) -> Prepared {
+        if seeded!(FailureEnds) {
+            return Err(Completion::Refused(RefreshError::ended(EndReason::Refused)));
+        }
         let kind = match error.kind {
             ReissueErrorKind::Misconfigured => Kind::Misconfigured,
             ReissueErrorKind::Transient => Kind::Transient,
@@ -557,9 +578,13 @@ impl Guard {
     async fn commit(mut self, fetched: Fetched) {
         let fetched = Box::new(fetched);
         self.on_drop = Some(Completion::Installed(fetched.clone(), false));
-        if !self.coordinator.lock().state.counts(self.start.number) {
+        let counts = self.coordinator.lock().state.counts(self.start.number);
+        if !counts && !seeded!(EpochUnchecked) {
             self.coordinator.offer(&self.start, fetched.tokens);
             return self.disarm();
+        }
+        if seeded!(PublishedBeforeSaved) {
+            self.finish(Completion::Installed(fetched.clone(), true));
         }
         let completion = self.save(fetched).await;
         let late = match &completion {
@@ -590,7 +615,7 @@ impl Guard {
     /// Puts tokens from the issuer into the store. In a shared one there may be newer ones by then:
     /// those are adopted (P13).
     async fn save(&self, mut fetched: Box<Fetched>) -> Completion {
-        if fetched.from == From::Store {
+        if fetched.from == From::Store || seeded!(NewTokensNotStored) {
             return Completion::Installed(fetched, true);
         }
         let saved = match &self.coordinator.store {
@@ -711,9 +736,16 @@ impl Coordinator {
         }
         if ended {
             count(&self.counters.ends);
+            if seeded!(EndToldTwice) {
+                count(&self.counters.ends);
+            }
         }
         let joined = running.as_ref().map_or(0, |running| running.joined);
         if let Some(running) = running {
+            if seeded!(PanicUnsettled) && outcome.as_ref().is_err_and(is_panic) {
+                std::mem::forget(running);
+                return true;
+            }
             running.outcome.send_replace(Some(outcome.clone()));
         }
         // Last: a subscriber is somebody else's code, which may take its time, or panic.
@@ -760,7 +792,8 @@ impl Coordinator {
                     (Settled::Loaded(token), tokens.map(|tokens| (*tokens, true)))
                 }
                 Completion::Refused(error) => (Settled::Refused(error), None),
-                Completion::Saved(saved) => (Settled::Saved(saved), None),
+                // Where its own write has failed, another transaction may have written the same since.
+                Completion::Saved(saved) => (Settled::Saved(saved || !inner.dirty), None),
                 Completion::TakenOver(found) => {
                     let (token, error) = self.other_login(&found, now);
                     record = Some(*found);
@@ -858,6 +891,12 @@ impl fmt::Debug for Guard {
     }
 }
 
+/// For a seeded fault: did the reissuer panic?
+fn is_panic(error: &RefreshError) -> bool {
+    let source = std::error::Error::source(error).and_then(std::error::Error::source);
+    source.is_some_and(|source| source.to_string().contains("panicked"))
+}
+
 /// The refresh token may be spent, and nothing came back for it.
 fn is_lost(answer: &Asked) -> bool {
     matches!(answer, Err(error) if error.kind == ReissueErrorKind::Unknown && error.rotated.is_none())
@@ -869,7 +908,5 @@ pub(super) fn failed(error: RefreshError) -> Completion {
 
 /// By the wall clock: these tokens were fetched in another process.
 fn has_expired(tokens: &TokenSet) -> bool {
-    tokens
-        .expires_at()
-        .is_some_and(|at| at <= std::time::SystemTime::now())
+    tokens.expires_at().is_some_and(|at| at <= Now::read().wall)
 }

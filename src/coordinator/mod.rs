@@ -55,7 +55,9 @@ use std::fmt;
 use std::hash::RandomState;
 use std::mem;
 use std::sync::Arc;
+#[cfg(not(shuttle))]
 use std::sync::Mutex;
+#[cfg(not(shuttle))]
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::Weak;
@@ -63,6 +65,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+// The explorer looks at what happens between two that take the lock.
+#[cfg(shuttle)]
+use shuttle::sync::Mutex;
+#[cfg(shuttle)]
+use shuttle::sync::MutexGuard;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 use tokio::sync::watch;
@@ -279,7 +286,7 @@ impl Coordinator {
             reissue,
             snapshot: ArcSwap::from_pointee(snapshot),
             inner: Mutex::new(Inner::new(state)),
-            status: watch::Sender::new(SessionStatus::Unloaded),
+            status: watch::channel(SessionStatus::Unloaded).0,
             heard: Heard::default(),
             counters: Counters::default(),
         })
@@ -616,7 +623,7 @@ impl Inner {
 
     /// Makes the waiters' side of an attempt and its guard, before anything is spawned.
     fn begin(&mut self, coordinator: &Arc<Coordinator>, start: Start) -> Launch {
-        let outcome = watch::Sender::new(None);
+        let (outcome, _) = watch::channel(None);
         let guard = Guard::new(coordinator.clone(), start, outcome.subscribe());
         self.running = Some(Running {
             start,
@@ -635,6 +642,10 @@ impl Inner {
         self.header = tokens
             .as_ref()
             .and_then(|tokens| attach.render(tokens.access_token()));
+        #[cfg(seeded_faults)]
+        if crate::seeded::seeded!(SameTokenForAllUsers) {
+            self.header = crate::seeded::first(self.header.take());
+        }
         if let Some(old) = mem::replace(&mut self.tokens, tokens) {
             self.remember(&old);
         }

@@ -235,6 +235,14 @@ impl Inner {
         })
     }
 
+    /// Has a swap of ours without an answer stored this very login, whatever became of its tokens since? To write
+    /// it once more would take the turn away from another process that is using it.
+    fn has_logged_in(&self, found: &Record, login: &TokenSet) -> bool {
+        let login = self.mark(Some(login));
+        let mut swaps = self.peers.unanswered.iter();
+        swaps.any(|it| it.epoch == found.epoch && it.version < found.version && it.tokens == login)
+    }
+
     /// May a login of ours yet take the place of this very record?
     fn is_awaited(&self, found: &Record) -> bool {
         let swaps = &self.peers.unanswered;
@@ -506,6 +514,9 @@ impl Coordinator {
             }
             Truth::Login(tokens) => {
                 self.change(store, |found, now| {
+                    if self.lock().has_logged_in(found, &tokens) {
+                        return Err(Denied::Superseded);
+                    }
                     let epoch =
                         self.replaced(store, (found, acted(now)), Some(&tokens), &mut replaces);
                     lease::login(found, epoch, &tokens)

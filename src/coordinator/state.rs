@@ -19,6 +19,7 @@ use super::status::SessionStatus;
 use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::seeded::seeded;
 use crate::time::Due;
 use crate::time::Now;
 use crate::token::Lifetime;
@@ -346,12 +347,12 @@ impl State {
         if self.token().is_none() {
             return Recovery::Fail(self.no_login());
         }
-        let weight = match stamp == self.stamp() {
+        let weight = match stamp == self.stamp() || seeded!(LateRejectionCounts) {
             true if is_final => Weight::Final,
             true => self.weigh(address, now),
             false => Weight::Late,
         };
-        let marked = self.mark(weight);
+        let marked = self.mark(weight) || seeded!(LateRejectionReissues);
         if let Some(attempt) = self.running() {
             attempt.blocking |= marked;
             return match attempt.blocking || weight != Weight::Late {
@@ -628,7 +629,9 @@ impl State {
 
     /// The attempt has come to its end. `None` when it no longer counts.
     pub(crate) fn settle(&mut self, number: u64, how: Settled, now: &Now) -> Option<Verdict> {
-        let attempt = self.attempt.take_if(|attempt| attempt.number == number)?;
+        let Some(attempt) = self.attempt.take_if(|attempt| attempt.number == number) else {
+            return self.settle_straggler(how);
+        };
         let mut ended = false;
         let outcome = match how {
             Settled::Installed(token) => {
@@ -657,6 +660,27 @@ impl State {
             }
         };
         Some(Verdict { outcome, ended })
+    }
+
+    /// It does not count, unless by a fault that is seeded.
+    fn settle_straggler(&mut self, how: Settled) -> Option<Verdict> {
+        match how {
+            Settled::Installed(token) if seeded!(EpochUnchecked) => {
+                self.install(token);
+                Some(Verdict {
+                    outcome: Ok(()),
+                    ended: false,
+                })
+            }
+            Settled::Refused(error) | Settled::Ended(error) if seeded!(StragglerEnds) => {
+                self.new_epoch(Login::Over(error.clone()));
+                Some(Verdict {
+                    outcome: Err(error),
+                    ended: true,
+                })
+            }
+            _ => None,
+        }
     }
 
     /// Gives up on an attempt that is past its deadline, and says what its waiters are told: to be
@@ -768,7 +792,7 @@ impl State {
         let cause = self.cause()?;
         let is_end = matches!(cause, Cause::End(_));
         if let Some(cooling) = &self.cooling
-            && now.instant < cooling.until
+            && (now.instant < cooling.until || seeded!(FailureKept))
             // The end needs no issuer, but it needs the store.
             && (!is_end || cooling.error.is_store())
         {
@@ -831,7 +855,7 @@ impl State {
 
     fn check_window(&mut self, now: Instant) -> Result<(), RefreshError> {
         let (most, _) = self.rules.window;
-        match self.recent_reissues(now) < most {
+        match self.recent_reissues(now) < most || seeded!(NoReissueLimit) {
             true => Ok(()),
             false => Err(RefreshError::new(Kind::ReissueLimit)),
         }
@@ -901,7 +925,7 @@ impl State {
             failure.error.kind(),
             Kind::NoRuntime | Kind::NotStarted | Kind::ReissueLimit
         );
-        if asked || !(is_load || unasked) {
+        if (asked || !(is_load || unasked)) && !seeded!(NoCoolDown) {
             self.failures = self.failures.saturating_add(1);
             self.cooling = Some(Cooling {
                 until: now + self.cool_down(&failure),

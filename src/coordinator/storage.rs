@@ -51,7 +51,11 @@ impl Coordinator {
         match self.guarded(write).await {
             Some(written) => written,
             None => {
-                self.with(|inner, _| inner.straggler = true);
+                self.with(|inner, _| {
+                    inner.straggler = true;
+                    // Also where somebody has written since: this one may be the last to come to its end.
+                    inner.dirty = true;
+                });
                 Err(no_answer())
             }
         }

@@ -113,28 +113,6 @@ fn an_attempt_that_is_given_up_keeps_the_lock_of_the_store_where_its_bytes_are_o
     assert!(inner.peers.lock.is_none());
 }
 
-// shows B43: somebody else holds the lock all the while.
-#[test]
-fn a_request_with_a_good_token_takes_no_lock() {
-    let (coordinator, _) = unanswered(Storage::Own(Box::new(OwnMemory::default())));
-    let login = coordinator.login(tokens("a"));
-    futures_util::FutureExt::now_or_never(login)
-        .unwrap()
-        .unwrap();
-
-    let held = coordinator.lock();
-    let (tell, told) = std::sync::mpsc::channel();
-    let other = coordinator.clone();
-    std::thread::spawn(move || {
-        let sent = matches!(other.admit(), Admitted::Go(_, Some(_)));
-        let again = other.current().1.is_some();
-        let _ = tell.send(sent && again);
-    });
-    let done = told.recv_timeout(Duration::from_secs(60));
-    drop(held);
-    assert_eq!(done, Ok(true), "it waits for the lock");
-}
-
 /// A coordinator whose issuer does not answer, and what tells that it was asked.
 fn unanswered(store: Storage) -> (Arc<Coordinator>, Arc<tokio::sync::Semaphore>) {
     let asked = Arc::new(tokio::sync::Semaphore::new(0));
@@ -287,4 +265,28 @@ async fn what_is_somebody_else_s_is_dropped_when_the_lock_is_released() {
     let late = Guard::new(coordinator.clone(), start, watch::channel(None).1);
     late.fail(error());
     assert!(!locked.load(Ordering::Relaxed));
+}
+
+// shows B43: somebody else holds the lock all the while.
+#[test]
+fn a_request_with_a_good_token_takes_no_lock() {
+    let store = Storage::Own(Box::new(OwnMemory::default()));
+    let reissue = reissue_fn(|_| pending());
+    let coordinator = Coordinator::new(settings(), rules(), store, Box::new(reissue));
+    let login = coordinator.login(tokens("a"));
+    futures_util::FutureExt::now_or_never(login)
+        .unwrap()
+        .unwrap();
+
+    let held = coordinator.lock();
+    let (tell, told) = std::sync::mpsc::channel();
+    let other = coordinator.clone();
+    std::thread::spawn(move || {
+        let sent = matches!(other.admit(), Admitted::Go(_, Some(_)));
+        let again = other.current().1.is_some();
+        let _ = tell.send(sent && again);
+    });
+    let done = told.recv_timeout(Duration::from_secs(60));
+    drop(held);
+    assert_eq!(done, Ok(true), "it waits for the lock");
 }

@@ -13,6 +13,7 @@ use super::state::Cause;
 use super::state::Start;
 use crate::error::Kind;
 use crate::error::RefreshError;
+use crate::seeded::seeded;
 use crate::time::timeout;
 
 /// Waits for one attempt. Dropping it leaves at once, and concerns nobody else (P3).
@@ -77,8 +78,12 @@ impl Ticket {
     /// May be dropped at any time.
     pub(crate) async fn wait(mut self) -> Outcome {
         let left = self.deadline.saturating_duration_since(Instant::now());
+        if seeded!(PanicUnsettled) {
+            return settled(&mut self.outcome).await;
+        }
         let settled = timeout(left, settled(&mut self.outcome)).await;
         match settled {
+            Some(Err(_)) if seeded!(FailureSettlesNobody) => std::future::pending().await,
             Some(outcome) => {
                 if outcome.is_err() {
                     // It may have been abandoned by a thread that has no runtime to write on what it has

@@ -35,6 +35,7 @@ use crate::error::EndReason;
 use crate::error::Kind;
 use crate::error::RefreshError;
 use crate::say::say;
+use crate::seeded::seeded;
 use crate::store::Record;
 use crate::store::StoreLock;
 use crate::store::Swap;
@@ -129,6 +130,9 @@ impl Guard {
         &mut self,
         store: &SharedStore,
     ) -> Result<Option<Fetched>, Completion> {
+        if seeded!(NoTurn) {
+            return Ok(None);
+        }
         let coordinator = self.coordinator.clone();
         let (owner, settings) = (coordinator.owner, &coordinator.settings);
         let deadline = Instant::now() + settings.others;
@@ -144,6 +148,7 @@ impl Guard {
             }
             let (found, now) = coordinator.read(store).await.map_err(failed)?;
             match self.judge(&found)? {
+                Some(_) if seeded!(NoSecondLook) => {}
                 Some(newer) if newer.is_adopted() => return Ok(Some(newer)),
                 Some(newer) => self.go_on_with(newer),
                 None => {}
@@ -378,7 +383,7 @@ impl Guard {
             (claim, inner.peers.known())
         };
         // Where this attempt was abandoned, it is not its own any more.
-        let Some(claim) = claim else {
+        let Some(claim) = claim.filter(|_| !seeded!(ClaimForgotten)) else {
             return Ok(None);
         };
         // The store's clock is read after this, so that we never think that there is more time.

@@ -46,6 +46,7 @@ use self::buffer::Buffer;
 use self::buffer::Handover;
 pub(crate) use self::buffer::ReplayLimits;
 use crate::error::NotReplayed;
+use crate::seeded::seeded;
 
 type Polled<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
 
@@ -375,6 +376,7 @@ impl<B> Kept<B> {
     /// nothing from then on.
     pub(crate) fn take(self) -> Result<ReplayBody<B>, NotReplayed> {
         match self.0 {
+            _ if seeded!(BodyReplayedEmpty) => Ok(ReplayBody::whole(Bytes::new())),
             Source::Whole(data) => Ok(ReplayBody::whole(data)),
             Source::Shared(handle) => {
                 let (kept, rest) = handle.0.take()?;

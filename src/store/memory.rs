@@ -46,7 +46,7 @@ impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            record: watch::Sender::new(Record::empty()),
+            record: watch::channel(Record::empty()).0,
         }
     }
 }

@@ -90,6 +90,13 @@ impl Record {
         self.version
     }
 
+    /// For the explorer's oracle: has somebody a claim on it?
+    #[cfg(shuttle)]
+    #[must_use]
+    pub fn is_claimed(&self) -> bool {
+        matches!(self.turn, Turn::Sent(_))
+    }
+
     /// The tokens of the login, if there is one.
     #[must_use]
     pub fn tokens(&self) -> Option<&TokenSet> {

@@ -1,6 +1,7 @@
 //! What the back end does, without a word of HTTP: logins, reissues, logouts.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -27,6 +28,8 @@ pub struct App {
     /// Locked while a login changes, so that the database and the live access tokens agree.
     store: Mutex<Store>,
     config: Mutex<Config>,
+    /// How the next reissues fail.
+    failures: Mutex<VecDeque<Refusal>>,
     expired_code: Arc<str>,
 }
 
@@ -66,9 +69,20 @@ impl App {
             pace: Pace::default(),
             passwords: Passwords::new()?,
             store: Mutex::new(store),
+            failures: Mutex::default(),
             expired_code: config.expired_code.as_str().into(),
             config: Mutex::new(config),
         })
+    }
+
+    /// Before any after them is good again. Takes the place of those that have not come yet.
+    pub fn fail_next(&self, failures: impl IntoIterator<Item = Refusal>) {
+        *self.failures.lock().unwrap_or_else(|e| e.into_inner()) = failures.into_iter().collect();
+    }
+
+    fn next_failure(&self) -> Option<Refusal> {
+        let failures = self.failures.lock();
+        failures.unwrap_or_else(|e| e.into_inner()).pop_front()
     }
 
     pub fn configure(&self, change: impl FnOnce(&mut Config)) {
@@ -140,6 +154,9 @@ impl App {
     }
 
     fn reissue_now(&self, refresh_token: &str, kind: &Reissue) -> Result<Grant, Refusal> {
+        if let Some(failure) = self.next_failure() {
+            return Err(failure);
+        }
         let config = self.config();
         let access_ttl = lifetime_of_reissued(&config)?;
         let store = self.store();

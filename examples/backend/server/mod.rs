@@ -33,6 +33,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use app::App;
 pub use oauth::Client;
 pub use pace::Round;
+use refusal::Refusal;
 pub use stats::Stats;
 
 const DEMO_EMAIL: &str = "demo@example.com";
@@ -168,6 +169,12 @@ impl Backend {
 
     pub fn set_reissue_mode(&self, mode: ReissueMode) {
         self.app.configure(|config| config.reissue_mode = mode);
+    }
+
+    /// The next two reissues fail, and none after them: with a fault of the server, and with 503 and a
+    /// `Retry-After` of two seconds. Nothing is spent by them.
+    pub fn fail_two_reissues(&self) {
+        self.app.fail_next([Refusal::Broken, Refusal::Busy(2)]);
     }
 
     pub fn set_reissue_delay(&self, delay: Duration) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
@@ -24,6 +24,8 @@ pub enum Refusal {
     NoSuchRoute,
     WrongMethod,
     Broken,
+    /// For so many seconds.
+    Busy(u16),
 }
 
 impl Refusal {
@@ -34,6 +36,7 @@ impl Refusal {
             Self::NoSuchRoute => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::UNAUTHORIZED,
         }
     }
@@ -51,6 +54,7 @@ impl Refusal {
             Self::NoSuchRoute => "B-003",
             Self::WrongMethod => "B-004",
             Self::Broken => "S-001",
+            Self::Busy(_) => "S-002",
         }
     }
 
@@ -67,6 +71,7 @@ impl Refusal {
             Self::NoSuchRoute => "there is nothing here",
             Self::WrongMethod => "not with this method",
             Self::Broken => "the server has failed",
+            Self::Busy(_) => "the server is busy",
         }
     }
 
@@ -81,7 +86,12 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let body = json!({ "code": self.code(), "message": self.message() });
-        (self.status(), Json(body)).into_response()
+        let mut response = (self.status(), Json(body)).into_response();
+        if let Self::Busy(seconds) = self {
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
     }
 }
 
