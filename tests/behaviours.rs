@@ -93,7 +93,7 @@ fn the_page_and_the_labels_name_the_same_tests() {
     }
     let rows = rows();
     let (numbers, all) = (rows.keys().copied(), 1..=BEHAVIOURS);
-    assert!(numbers.eq(all.clone()), "{:?}", rows.keys());
+    assert!(numbers.eq(all), "{:?}", rows.keys());
     let unknown: Vec<_> = shown.keys().filter(|it| !rows.contains_key(it)).collect();
     assert!(
         unknown.is_empty(),

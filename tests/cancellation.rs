@@ -181,7 +181,7 @@ async fn nothing_of_the_request_that_starts_a_refresh_is_a_part_of_it() {
     for cycle in 1..=2 {
         world.expire();
         world.hold_reissues();
-        let mut call = post("/call", "");
+        let mut call = post(&format!("/call/{cycle}"), "");
         *call.version_mut() = Version::HTTP_2;
         let second = "1S".parse().unwrap();
         call.headers_mut().insert("grpc-timeout", second);

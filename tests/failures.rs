@@ -136,6 +136,7 @@ async fn tokens_that_are_adopted_in_a_pause_are_not_in_it() {
     client.get().await.unwrap();
     assert!(client.get().await.unwrap().why.unwrap().is_transient());
     session.adopt(world.tokens("u")).await.unwrap();
+    assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
     world.expire();
     assert_eq!(client.get().await.unwrap().status, StatusCode::OK);
     world.has_reissued(2);

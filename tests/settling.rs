@@ -275,7 +275,7 @@ fn a_login_that_nobody_drives_is_told_of_when_its_time_is_up() {
     let store = Store::new(None);
     store.hold_writes();
     let brief = Duration::from_millis(20);
-    let builder = world.builder().store(store.clone());
+    let builder = world.builder().store(store);
     let builder = builder.store_timeout(brief).reissue_timeout(brief);
     let session = builder.build().unwrap();
     let mut statuses = session.subscribe();
@@ -307,14 +307,13 @@ fn the_late_tokens_of_an_abandoned_refresh_save_the_session_from_its_refused_suc
         world.until(|counts| counts.reissues == 1).await;
     });
     world.script(Script::Refuse);
-    let second = other.block_on(async {
+    other.block_on(async {
         let why = client.get().await.unwrap().why.unwrap();
         assert!(why.is_outcome_unknown(), "{why}");
         advance(Duration::from_secs(10)).await;
-        let second = tokio::spawn(client.get());
-        world.until(|counts| counts.reissues == 2).await;
-        second
     });
+    let second = other.spawn(client.get());
+    other.block_on(world.until(|counts| counts.reissues == 2));
     world.answer_reissues(1);
     stalled.block_on(support::settle_down());
     world.release_reissues();

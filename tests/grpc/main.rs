@@ -59,7 +59,6 @@ use tower_token_refresh::BoxError;
 use tower_token_refresh::Classify;
 use tower_token_refresh::DefaultClassifier;
 use tower_token_refresh::EndReason;
-use tower_token_refresh::MemoryStore;
 use tower_token_refresh::RefreshError;
 use tower_token_refresh::ReplayBody;
 use tower_token_refresh::ReplaySafe;
