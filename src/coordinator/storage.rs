@@ -45,14 +45,16 @@ impl Coordinator {
     }
 
     pub(super) async fn save(&self, store: &dyn DynTokenStore, tokens: &TokenSet) -> Outcome {
-        self.write(async { store.save(tokens).await }).await
+        let number = self.with(|inner, _| inner.begin_write());
+        self.write(number, async { store.save(tokens).await }).await
     }
 
-    async fn write(&self, write: impl Future<Output = Result<(), BoxError>>) -> Outcome {
-        let number = self.with(|inner, _| {
-            inner.writes += 1;
-            inner.writes
-        });
+    /// The number is of the moment at which it was decided what is written.
+    async fn write(
+        &self,
+        number: u64,
+        write: impl Future<Output = Result<(), BoxError>>,
+    ) -> Outcome {
         let straggler = Straggler(self);
         let written = self.guarded(write).await.ok_or_else(no_answer)?;
         // It has come to its end.
@@ -77,11 +79,17 @@ impl Coordinator {
             Storage::Own(store) => store,
             Storage::Shared(store) => return self.write_shared_truth(store).await,
         };
-        let (tokens, revision) = self.with(|inner, _| (inner.tokens.clone(), inner.revision));
-        match &tokens {
-            Some(tokens) => self.save(&**store, tokens).await?,
-            None => self.write(async { store.clear().await }).await?,
-        }
+        let (tokens, revision, number) = self.with(|inner, _| {
+            let number = inner.begin_write();
+            (inner.tokens.clone(), inner.revision, number)
+        });
+        let write = async {
+            match &tokens {
+                Some(tokens) => store.save(tokens).await,
+                None => store.clear().await,
+            }
+        };
+        self.write(number, write).await?;
         self.with(|inner, _| {
             if inner.revision == revision {
                 inner.written(true);
@@ -243,6 +251,13 @@ pub(super) enum Detached {
     Gone,
     /// It goes on, or its runtime stands still.
     Late,
+}
+
+impl Inner {
+    fn begin_write(&mut self) -> u64 {
+        self.writes += 1;
+        self.writes
+    }
 }
 
 /// A write that is given up, at its deadline or with its attempt, may still be done.

@@ -126,19 +126,10 @@ impl TokenStore for OwnMemory {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
-    use std::sync::Arc;
     use std::task::Context;
     use std::task::Waker;
 
     use super::*;
-    use crate::test_util::check_token_store;
-
-    // shows P13
-    #[tokio::test]
-    async fn the_store_of_a_session_that_was_given_none_passes() {
-        let store = Arc::new(OwnMemory::default());
-        check_token_store(async || store.clone()).await.unwrap();
-    }
 
     #[tokio::test]
     async fn a_swap_wakes_those_that_wait_for_a_change() {

@@ -371,3 +371,18 @@ where
         Err(StoreFault::new(step, none_of(&differences)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::OwnMemory;
+
+    // shows P13
+    #[tokio::test]
+    async fn the_store_of_a_session_that_was_given_none_passes() {
+        let store = Arc::new(OwnMemory::default());
+        check_token_store(async || store.clone()).await.unwrap();
+    }
+}
