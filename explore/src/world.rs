@@ -366,7 +366,8 @@ impl Run {
     async fn log_in(&self, session: usize, pair: Pair) {
         let gives_up = self.world.acts.contains(&Act::Login) && fastrand::u8(..3) == 0;
         let login = self.sessions[session].login(self.tokens(pair));
-        self.begin_act(session, Some(pair.login), gives_up, login).await;
+        self.begin_act(session, Some(pair.login), gives_up, login)
+            .await;
     }
 
     /// Begins a login or a logout. It counts from its first poll on, and nobody adopts anything for the login before
