@@ -153,6 +153,8 @@ struct Attempt {
     asked: Option<Instant>,
     /// It has put the refresh token in doubt.
     doubted: bool,
+    /// Somebody was rejected with the token that it is to replace.
+    rejected: bool,
 }
 
 /// What an attempt is to do.
@@ -355,6 +357,7 @@ impl State {
         let marked = self.mark(weight) || seeded!(LateRejectionReissues);
         if let Some(attempt) = self.running() {
             attempt.blocking |= marked;
+            attempt.rejected |= weight != Weight::Late;
             return match attempt.blocking || weight != Weight::Late {
                 true => Recovery::Join,
                 false => Recovery::Replay,
@@ -366,6 +369,9 @@ impl State {
             Weight::Alone => self.try_start(false, now),
             Weight::Late | Weight::Full | Weight::Final => self.try_start(true, now),
         };
+        if let (Ok(_), Some(attempt)) = (&start, &mut self.attempt) {
+            attempt.rejected = true;
+        }
         start.map_or_else(Recovery::Fail, Recovery::Start)
     }
 
@@ -447,6 +453,7 @@ impl State {
         let standing = self.addresses.reject(address, self.generation, now.instant);
         let is_over = self.has_lived_out(now);
         match self.token() {
+            Some(token) if token.refused.is_some() => return Weight::Full,
             Some(token) if token.renewable && token.rejected != Rejected::Finally => {}
             _ => return Weight::Full,
         }
@@ -616,7 +623,14 @@ impl State {
 
     /// Would a refusal end the session now? Not while the access token is good (P6).
     pub(crate) fn ends_when_refused(&self, now: &Now) -> bool {
-        !self.is_usable(now)
+        let attempt = self.attempt.as_ref();
+        !self.is_good_still(attempt.is_some_and(|attempt| attempt.rejected), now)
+    }
+
+    /// Is the token any good where it cannot be replaced? A rejection may say otherwise, though it is of an address
+    /// that would reject any: unless somebody was accepted with this very token.
+    fn is_good_still(&self, rejected: bool, now: &Now) -> bool {
+        self.is_usable(now) && !(rejected && self.accepted < self.generation)
     }
 
     /// Does the result of this attempt still count? Not after a login, a logout, an end, or the
@@ -652,7 +666,9 @@ impl State {
             }
             Settled::Unchanged => Ok(()),
             Settled::Failed(failure) => Err(self.fail(&attempt, failure, now.instant)),
-            Settled::Refused(error) if self.is_usable(now) => Err(self.keep_refused(&error)),
+            Settled::Refused(error) if self.is_good_still(attempt.rejected, now) => {
+                Err(self.keep_refused(&error))
+            }
             Settled::Refused(error) | Settled::Ended(error) => {
                 ended = true;
                 self.new_epoch(Login::Over(error.clone()));
@@ -838,6 +854,7 @@ impl State {
             abandoned: false,
             asked: None,
             doubted: false,
+            rejected: false,
         });
         Start {
             number,
