@@ -67,7 +67,6 @@ faults! {
     FailureEnds,
     FailureSettlesNobody,
     LateRejectionReissues,
-    NewTokensNotStored,
     NoCoolDown,
     NoEpochCheckOnReplay,
     NoEpochCheckWhenHeld,

@@ -19,6 +19,7 @@ use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_token_refresh::EndReason;
 use tower_token_refresh::LostReply;
+use tower_token_refresh::RefreshError;
 use tower_token_refresh::Session;
 use tower_token_refresh::SessionStatus;
 use tower_token_refresh::TokenRefreshLayer;
@@ -176,6 +177,8 @@ struct Run {
     world: &'static World,
     book: Arc<Book>,
     sessions: Vec<Session>,
+    /// Held while an act begins.
+    beginning: Arc<tokio::sync::Mutex<()>>,
     own: Option<OwnStore>,
     shared: Option<SharedStore>,
 }
@@ -216,6 +219,7 @@ impl Run {
         Self {
             world,
             sessions: sessions.collect(),
+            beginning: Arc::default(),
             book,
             own: (world.store == Kind::Own).then_some(own),
             shared: (world.store == Kind::Shared).then_some(shared),
@@ -324,12 +328,9 @@ impl Run {
                 self.log_in(session, pair).await;
             }
             Act::Logout => {
-                let acting = Acting::new(&self.book, session, None);
-                let logout = self.sessions[session].logout();
-                match fastrand::u8(..3) {
-                    0 => drop(dropped(logout).await),
-                    _ => acting.end(logout.await.is_ok()),
-                }
+                let gives_up = fastrand::u8(..3) == 0;
+                self.begin_act(session, None, gives_up, self.sessions[session].logout())
+                    .await;
             }
             Act::Adopt => self.adopt(session).await,
             Act::Expire => self.book.expire(),
@@ -363,16 +364,35 @@ impl Run {
     }
 
     async fn log_in(&self, session: usize, pair: Pair) {
-        let acting = Acting::new(&self.book, session, Some(pair.login));
+        let gives_up = self.world.acts.contains(&Act::Login) && fastrand::u8(..3) == 0;
         let login = self.sessions[session].login(self.tokens(pair));
-        match self.world.acts.contains(&Act::Login) && fastrand::u8(..3) == 0 {
-            true => drop(dropped(login).await),
-            false => acting.end(login.await.is_ok()),
+        self.begin_act(session, Some(pair.login), gives_up, login).await;
+    }
+
+    /// Begins a login or a logout. It counts from its first poll on, and nobody adopts anything for the login before
+    /// it between the moment at which the book is told and that poll.
+    async fn begin_act(
+        &self,
+        session: usize,
+        login: Option<usize>,
+        gives_up: bool,
+        act: impl Future<Output = Result<(), RefreshError>>,
+    ) {
+        let mut act = Box::pin(act);
+        let beginning = self.beginning.lock().await;
+        let acting = Acting::new(&self.book, session, login);
+        let first = poll_fn(|cx| Poll::Ready(act.as_mut().poll(cx))).await;
+        drop(beginning);
+        match first {
+            Poll::Ready(outcome) => acting.end(outcome.is_ok()),
+            Poll::Pending if gives_up => drop(dropped(act).await),
+            Poll::Pending => acting.end(act.await.is_ok()),
         }
     }
 
     /// A pair that somebody outside has got for the login that is latest: he has polled once, at the least.
     async fn adopt(&self, session: usize) {
+        let beginning = self.beginning.lock().await;
         let latest = self.book.latest(session);
         let [Some(login)] = latest[..] else {
             return;
@@ -387,7 +407,7 @@ impl Run {
         let mut adopt = Box::pin(self.sessions[session].adopt(self.tokens(pair)));
         let adopting = self.book.adopting(session, login);
         let first = poll_fn(|cx| Poll::Ready(adopt.as_mut().poll(cx))).await;
-        drop(adopting);
+        drop((adopting, beginning));
         if first.is_ready() {
             return;
         }

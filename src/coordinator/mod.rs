@@ -172,8 +172,10 @@ struct Inner {
     key: RandomState,
     /// The store may not hold `tokens`.
     dirty: bool,
-    /// A write was given up at its deadline, and may still come to its end.
+    /// A write was given up, and may still come to its end.
     straggler: bool,
+    /// How many writes to a store of its own have begun.
+    writes: u64,
     /// The number of the task that makes that good.
     sync: u64,
     /// When that task should have done so: past it, the next request starts another.
@@ -598,6 +600,7 @@ impl Inner {
             key: RandomState::new(),
             dirty: false,
             straggler: false,
+            writes: 0,
             sync: 0,
             sync_due: Instant::now(),
             issued: 0,

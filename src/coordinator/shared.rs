@@ -81,6 +81,9 @@ pub(super) struct Peers {
     newest: Option<Record>,
     /// The record's epoch that a login, logout or end of here takes the place of, once it is known.
     replaces: Option<u64>,
+    /// The record's epoch that this process has stored last. Its answer may come when the user has logged in or out
+    /// once more, which takes its place.
+    stored: u64,
     /// The user has logged out, and the store was not told yet.
     logs_out: bool,
     /// When the user has logged in or out last.
@@ -181,6 +184,7 @@ impl Inner {
     /// The same, and this process has stored it: a claim that was left is not there any more.
     pub(super) fn committed(&mut self, record: Record, epoch: u64) {
         self.peers.claims.stored(&record);
+        self.peers.stored = self.peers.stored.max(record.epoch);
         self.know(record, epoch);
     }
 
@@ -457,7 +461,7 @@ impl Coordinator {
         };
         // What came before it by the time may be lost at the moment, and be written back yet.
         let there = there.max(acted);
-        let epoch = *first.get_or_insert(there);
+        let epoch = (*first.get_or_insert(there)).max(inner.peers.stored);
         match inner.is_ours(found, login, can_lose) {
             true => epoch.max(found.epoch),
             false => epoch,
@@ -487,6 +491,7 @@ impl Coordinator {
             _ => None,
         };
         let is_commit = matches!(truth, Truth::Commit(..));
+        let is_logout = matches!(truth, Truth::End(_, EndReason::LoggedOut));
         let released = match &truth {
             Truth::Release(claim, _) => Some(*claim),
             _ => None,
@@ -506,6 +511,7 @@ impl Coordinator {
             }
             Truth::End(..) => {
                 self.change(store, |found, now| {
+                    self.is_act_to_be_stored(epoch)?;
                     let epoch = self.replaced(store, (found, acted(now)), None, &mut replaces);
                     let is_awaited = self.lock().is_awaited(found);
                     lease::log_out(found, epoch, is_awaited)
@@ -514,6 +520,7 @@ impl Coordinator {
             }
             Truth::Login(tokens) => {
                 self.change(store, |found, now| {
+                    self.is_act_to_be_stored(epoch)?;
                     if self.lock().has_logged_in(found, &tokens) {
                         return Err(Denied::Superseded);
                     }
@@ -546,11 +553,13 @@ impl Coordinator {
                 }
             });
         }
+        let is_act = login.is_some() || is_logout;
         match written {
             Ok(Change::Done(record)) => {
                 self.told(Some(record), released, epoch, revision);
                 Ok(())
             }
+            Ok(Change::Denied(..)) if is_act && self.is_act_to_be_stored(epoch).is_err() => Ok(()),
             Ok(Change::Denied(Denied::ReadOnly, _)) => Err(read_only()),
             Ok(Change::Denied(_, found)) if is_commit && self.is_older(&found) => Err(older()),
             // It was done when it was tried before, and the answer was lost.
@@ -580,6 +589,22 @@ impl Coordinator {
                 Ok(())
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Is the login or logout that this epoch began with still the latest here, and not stored yet? A write that was
+    /// held up for long may find that another of ours has done it: to do it again would take a turn away from an
+    /// attempt, or a login from another process.
+    fn is_act_to_be_stored(&self, epoch: u64) -> Result<(), Denied> {
+        let inner = self.lock();
+        let is_stored = inner
+            .peers
+            .known
+            .as_ref()
+            .is_some_and(|(_, its)| *its == epoch);
+        match inner.state.stamp().epoch == epoch && !is_stored {
+            true => Ok(()),
+            false => Err(Denied::Superseded),
         }
     }
 

@@ -5,6 +5,7 @@
 //! that is written is the truth at that moment: the tokens of a login, nothing after a logout or an
 //! end, and what a write that came too late has overwritten (P8, P13).
 
+use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -48,17 +49,26 @@ impl Coordinator {
     }
 
     async fn write(&self, write: impl Future<Output = Result<(), BoxError>>) -> Outcome {
-        match self.guarded(write).await {
-            Some(written) => written,
-            None => {
-                self.with(|inner, _| {
-                    inner.straggler = true;
-                    // Also where somebody has written since: this one may be the last to come to its end.
-                    inner.dirty = true;
-                });
-                Err(no_answer())
-            }
+        let number = self.with(|inner, _| {
+            inner.writes += 1;
+            inner.writes
+        });
+        let straggler = Straggler(self);
+        let written = self.guarded(write).await.ok_or_else(no_answer)?;
+        // It has come to its end.
+        mem::forget(straggler);
+        let is_overtaken = self.with(|inner, _| {
+            let is_overtaken = inner.writes != number;
+            inner.dirty |= is_overtaken;
+            inner.straggler |= is_overtaken;
+            is_overtaken
+        });
+        if is_overtaken {
+            // The gate did not open for long, and others have written meanwhile. Which of them was the last is for the
+            // store to know.
+            self.sync_later();
         }
+        written
     }
 
     /// Brings the store to the truth. To be called with the gate held.
@@ -233,6 +243,20 @@ pub(super) enum Detached {
     Gone,
     /// It goes on, or its runtime stands still.
     Late,
+}
+
+/// A write that is given up, at its deadline or with its attempt, may still be done.
+struct Straggler<'a>(&'a Coordinator);
+
+impl Drop for Straggler<'_> {
+    fn drop(&mut self) {
+        self.0.with(|inner, _| {
+            inner.straggler = true;
+            // Also where somebody has written since: this one may be the last to come to its end.
+            inner.dirty = true;
+        });
+        self.0.sync_later();
+    }
 }
 
 pub(super) fn no_answer() -> RefreshError {
