@@ -251,7 +251,10 @@ impl SharedTokenStore for SharedStore {
             kept.book.stored(new.tokens());
             let version = new.version();
             kept.write(new);
-            told.send_replace(version);
+            // Two that are told of at once may come here in either order.
+            told.send_if_modified(|newest| {
+                version > std::mem::replace(newest, version.max(*newest))
+            });
             Swap::Done
         });
         swapped.await
