@@ -26,6 +26,7 @@ use super::Gate;
 use super::Offer;
 use super::Outcome;
 use super::Running;
+use super::lease;
 use super::lease::Denied;
 use super::lost_reply::Tries;
 use super::shared;
@@ -143,10 +144,7 @@ async fn transact(mut guard: Guard, gate: Gate) {
         }
         // It has not got through the gate: there is nothing that it could write, or give back.
         Some(Err(error)) => {
-            guard.finish(Completion::Failed(error, None));
-            if seeded!(ClaimOfAnother) && guard.leave_turn() {
-                guard.set_right().await;
-            }
+            guard.fail(error);
             None
         }
         None => {
@@ -156,6 +154,10 @@ async fn transact(mut guard: Guard, gate: Gate) {
     };
     turn.is_over = true;
     turn.coordinator.watch_peers();
+    if seeded!(ClaimOfAnother) {
+        drop(_permit);
+        return turn.give_back_late().await;
+    }
     // Before the gate opens for the next one.
     drop(turn);
 }
@@ -173,6 +175,23 @@ impl Turn {
             coordinator: guard.coordinator.clone(),
             number: guard.start.number,
             is_over: false,
+        }
+    }
+}
+
+impl Turn {
+    /// For a seeded fault: an attempt that is over gives back what it finds, when others are at it.
+    async fn give_back_late(self) {
+        let coordinator = &self.coordinator;
+        let pause = coordinator.settings.store_timeout;
+        let _: Option<()> = timeout(pause, std::future::pending()).await;
+        let claim = coordinator.with(|inner, _| {
+            let found = inner.peers.claims.leave(self.number);
+            inner.peers.claims.left().filter(|_| found)
+        });
+        if let (Some(claim), Storage::Shared(store)) = (claim, &coordinator.store) {
+            let release = |found: &Record, _| lease::release(found, &claim, false);
+            let _: Result<Change, _> = coordinator.change(store, release).await;
         }
     }
 }
