@@ -249,6 +249,11 @@ impl Inner {
 
     /// May a login of ours yet take the place of this very record?
     fn is_awaited(&self, found: &Record) -> bool {
+        let known = self.peers.known.as_ref();
+        if known.is_some_and(|(known, _)| found.version < known.version) {
+            // It has, since this was read: the answer of a slow read may be older than that of a write.
+            return true;
+        }
         let swaps = &self.peers.unanswered;
         swaps
             .iter()
