@@ -172,8 +172,9 @@ struct Inner {
     key: RandomState,
     /// The store may not hold `tokens`.
     dirty: bool,
-    /// A write was given up, and may still come to its end.
-    straggler: bool,
+    /// So many writes more are to be made to be sure that the last one to come to its end is the newest: some were given
+    /// up, and may still be done.
+    stragglers: u32,
     /// How many writes to a store of its own have begun.
     writes: u64,
     /// The number of the task that makes that good.
@@ -599,7 +600,7 @@ impl Inner {
             sent: None,
             key: RandomState::new(),
             dirty: false,
-            straggler: false,
+            stragglers: 0,
             writes: 0,
             sync: 0,
             sync_due: Instant::now(),
@@ -682,7 +683,10 @@ impl Inner {
     /// The store has been given the truth, or could not be. A write that was given up before may
     /// still come to its end after this one, so there is one more to be sure.
     fn written(&mut self, done: bool) {
-        self.dirty = !done || mem::take(&mut self.straggler);
+        self.dirty = !done || self.stragglers > 0;
+        if done {
+            self.stragglers = self.stragglers.saturating_sub(1);
+        }
     }
 
     /// What is on offer, if it is for the current token.

@@ -62,7 +62,8 @@ impl Coordinator {
         let is_overtaken = self.with(|inner, _| {
             let is_overtaken = inner.writes != number;
             inner.dirty |= is_overtaken;
-            inner.straggler |= is_overtaken;
+            // Not this one, though it ends after what was given up: the one after it is the first that is newer.
+            inner.stragglers += u32::from(is_overtaken);
             is_overtaken
         });
         if is_overtaken {
@@ -266,7 +267,7 @@ struct Straggler<'a>(&'a Coordinator);
 impl Drop for Straggler<'_> {
     fn drop(&mut self) {
         self.0.with(|inner, _| {
-            inner.straggler = true;
+            inner.stragglers = inner.stragglers.max(1);
             // Also where somebody has written since: this one may be the last to come to its end.
             inner.dirty = true;
         });
