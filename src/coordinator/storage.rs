@@ -91,12 +91,20 @@ impl Coordinator {
             }
         };
         self.write(number, write).await?;
-        self.with(|inner, _| {
-            if inner.revision == revision {
+        let is_old = self.with(|inner, _| {
+            let is_old = inner.revision != revision;
+            if is_old {
+                // It may have taken the place of what is true by now, and was stored a moment before.
+                inner.dirty = true;
+            } else {
                 inner.written(true);
                 inner.state.mark_saved(true);
             }
+            is_old
         });
+        if is_old {
+            self.sync_later();
+        }
         Ok(())
     }
 
