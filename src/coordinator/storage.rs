@@ -175,9 +175,14 @@ impl Coordinator {
     /// of the one before it, which may be on a runtime that is not driven any more. Without a runtime
     /// it is left to the next request.
     pub(super) fn sync_later(&self) {
+        self.sync_here(self.retry().0);
+    }
+
+    /// On the runtime of the caller, where it has one: then nobody else need see to it for some time.
+    fn sync_here(&self, pause: Duration) {
         let runtime = self.runtime();
         let patience = runtime.as_ref().map(|_| self.patience());
-        self.sync_after(self.retry().0, runtime, patience.unwrap_or_default());
+        self.sync_after(pause, runtime, patience.unwrap_or_default());
     }
 
     /// The same without a pause, where nobody has tried yet: on this runtime, where the caller has none. That
@@ -208,9 +213,7 @@ impl Coordinator {
 
     /// The same for those who find that nobody has done so in time.
     pub(super) fn sync_overdue(&self) {
-        let runtime = self.runtime();
-        let patience = runtime.as_ref().map(|_| self.patience());
-        self.sync_after(Duration::ZERO, runtime, patience.unwrap_or_default());
+        self.sync_here(Duration::ZERO);
     }
 
     /// For those who find an attempt abandoned: nobody else may come for a long time.
